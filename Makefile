@@ -1,0 +1,57 @@
+# One line a target says what it does: make help
+GOLANGCI_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+FUZZTIME ?= 30s
+BENCH_ROUNDS ?= 5
+IMAGE ?= gatehouse:dev
+export CGO_ENABLED ?= 1
+
+.PHONY: help build test lint fuzz bench cover golden image vuln deps run
+
+help: ## say what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: ## build bin/gatehouse
+	CGO_ENABLED=0 go build -trimpath -o bin/gatehouse ./cmd/gatehouse
+
+run: ## run the demo
+	go run ./cmd/gatehouse demo
+
+deps: ## install what the tests need beside Go (Debian packages)
+	./.ci/deps
+
+test: deps ## run all tests, with nothing left out
+	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=9m ./...
+
+lint: bin/golangci-lint ## vet, golangci-lint and module hygiene
+	go vet ./...
+	go mod tidy -diff
+	bin/golangci-lint run ./...
+
+bin/golangci-lint:
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+fuzz: ## run every fuzz test for FUZZTIME (30s)
+	@for package in $$(go list ./...); do \
+		for name in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+bench: deps ## compare Gatehouse with a bare reverse proxy, side by side
+	go run ./cmd/bench --rounds $(BENCH_ROUNDS)
+
+cover: deps ## statement coverage over unit and end-to-end tests together
+	./.ci/cover
+
+golden: ## rewrite the golden files of the tests; look at the difference
+	cp config.example.yaml cmd/gatehouse/config/example.yaml
+	go test ./proxy/... ./cmd/... -run 'Golden' -update
+
+image: ## build the container image
+	docker build -t $(IMAGE) .
+
+vuln: ## look for known vulnerabilities (asks the vulnerability database)
+	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... || \
+		{ code=$$?; if [ $$code -eq 3 ]; then exit 3; fi; echo "SKIPPED: the vulnerability database could not be asked"; }
