@@ -1,0 +1,125 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+)
+
+type (
+	// AccountID names an account: 1–64 characters of [A-Za-z0-9._-].
+	AccountID string
+	// KeyID is the UUID of a key. It is no secret, and opens nothing.
+	KeyID string
+)
+
+// ValidAccountID reports whether s can be the id of an account. "." and ".."
+// cannot: they have another meaning in a path.
+func ValidAccountID(s string) bool {
+	if s == "" || len(s) > 64 || s == "." || s == ".." {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// Status says whether an account's keys work at all. The zero value does not.
+type Status string
+
+// The two states of an account.
+const (
+	Active    Status = "active"
+	Suspended Status = "suspended"
+)
+
+// Expiry is the second from which on a key no longer works. The zero value
+// has passed at every time, so that a forgotten one opens nothing.
+type Expiry struct {
+	never bool
+	at    int64
+}
+
+// NeverExpires is the expiry of a key without one.
+func NeverExpires() Expiry { return Expiry{never: true} }
+
+// ExpiresAt is the expiry at the given Unix second.
+func ExpiresAt(unixSeconds int64) Expiry { return Expiry{at: unixSeconds} }
+
+// Never reports whether there is no expiry.
+func (e Expiry) Never() bool { return e.never }
+
+// Unix is the Unix second of the expiry; 0 for NeverExpires.
+func (e Expiry) Unix() int64 { return e.at }
+
+// Passed reports whether the key has expired at that moment: at the very
+// second of the expiry it has.
+func (e Expiry) Passed(at time.Time) bool {
+	return !e.never && (at.Unix() >= e.at || at.Unix() <= 0 || e.at <= 0)
+}
+
+// Outlasts reports whether e ends later than other.
+func (e Expiry) Outlasts(other Expiry) bool {
+	return !other.never && (e.never || e.at > other.at)
+}
+
+// Key is what the rules know of a key. Its zero value allows nothing.
+type Key struct {
+	ID          KeyID
+	Account     AccountID
+	Name        string
+	Permissions PermissionSet
+	Subaccounts SubaccountSet
+	Addresses   AddressSet
+	Expiry      Expiry
+	Active      bool
+	Preview     string
+	CreatedAt   time.Time
+}
+
+// Subaccount is one product instance of an account.
+type Subaccount struct {
+	ID      SubaccountID
+	Label   string
+	Product string
+}
+
+// Account is what the rules know of a customer. Its zero value allows
+// nothing.
+type Account struct {
+	ID          AccountID
+	Status      Status
+	Permissions PermissionSet
+	Subaccounts SubaccountSet
+}
+
+// Caller is who makes a management request: a key, or a person with a
+// session or an operator, for whom Key is nil. What a caller may do is
+// bounded by its account as it is now.
+type Caller struct {
+	Account *Account
+	Key     *Key
+	Client  netip.Addr
+}
+
+// Permissions returns what the caller may do: what its account holds and,
+// where it is a key, what the key holds too, in the key's order.
+func (c Caller) Permissions() PermissionSet {
+	if c.Account == nil {
+		return nil
+	}
+	if c.Key == nil {
+		return c.Account.Permissions
+	}
+	return c.Key.Permissions.Intersect(c.Account.Permissions)
+}
+
+// MayReach reports whether the caller may use the subaccount: it is one of
+// the account's and one of the key's.
+func (c Caller) MayReach(id SubaccountID) bool {
+	return c.Account != nil && c.Account.Subaccounts.Contains(id) &&
+		(c.Key == nil || c.Key.Subaccounts.Contains(id))
+}
