@@ -1,0 +1,234 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"gatehouse/policy"
+)
+
+// Account is a customer as an operator provisions it. Permissions are grants:
+// permissions of the catalogue, "resource:*" or "*".
+type Account struct {
+	ID          policy.AccountID
+	Name        string
+	Status      policy.Status
+	Permissions []string
+	Subaccounts []policy.Subaccount
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// commitTries is how often a change is tried when others come first.
+const commitTries = 10
+
+// deletePortion is how many keys of a deleted account are removed in one step.
+const deletePortion = 500
+
+// PutAccount creates the account, or replaces all of it but its id, its time
+// of creation and its keys. Without a status it keeps the one it has; a new one
+// is active. It returns what is stored, and whether it is new.
+// When it returns, every key of the account is bound by the new state.
+func (s *Store) PutAccount(ctx context.Context, a Account) (stored Account, created bool, err error) {
+	for range commitTries {
+		stored, created, err = s.putAccount(ctx, a)
+		if !errors.Is(err, errMoved) {
+			return stored, created, err
+		}
+	}
+	return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, ErrConflict)
+}
+
+func (s *Store) putAccount(ctx context.Context, a Account) (Account, bool, error) {
+	name := s.names.account(a.ID)
+	old, err := s.readRaw(ctx, name)
+	if err != nil {
+		return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, err)
+	}
+	if old == "" {
+		// What an interrupted deletion has left is not the new account's.
+		if _, err := s.deleteKeys(ctx, a.ID); err != nil {
+			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, err)
+		}
+	}
+	now := s.o.Now().UTC().Truncate(time.Second)
+	a.CreatedAt, a.UpdatedAt = now, now
+	next := storedAccount{account: a, uid: uuid.NewString()}
+	if old != "" {
+		before, err := decodeAccount(old, a.ID, s.o.Catalogue)
+		if err != nil {
+			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, errors.Join(ErrUnavailable, err))
+		}
+		next.uid, next.account.CreatedAt = before.uid, before.account.CreatedAt
+		if a.Status == "" {
+			next.account.Status = before.account.Status
+		}
+	}
+	if next.account.Status == "" {
+		next.account.Status = policy.Active
+	}
+	raw, err := encodeAccount(next)
+	if err != nil {
+		return Account{}, false, err
+	}
+	score := strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	err = s.commit(ctx, change{
+		guards: []guard{{key: name, want: old}},
+		steps: []step{
+			{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
+			{Kind: stepSet, Key: name, Value: raw},
+			s.publishAccount(a.ID),
+		},
+	})
+	return next.account, old == "", err
+}
+
+// GetAccount returns the account, or ErrNotFound.
+func (s *Store) GetAccount(ctx context.Context, id policy.AccountID) (Account, error) {
+	stored, _, err := s.readAccount(ctx, id)
+	if err != nil {
+		return Account{}, fmt.Errorf("get account %s: %w", id, err)
+	}
+	return stored.account, nil
+}
+
+// Rules returns the account as the rules know it, as it is now, or ErrNotFound.
+func (s *Store) Rules(ctx context.Context, id policy.AccountID) (*policy.Account, error) {
+	stored, _, err := s.readAccount(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("get account %s: %w", id, err)
+	}
+	return &stored.rules, nil
+}
+
+// ListAccounts returns up to limit accounts, the newest first, from the cursor
+// on that an earlier call returned ("" for the first), and the cursor of the
+// next page, "" when there is none; or ErrBadCursor.
+func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]Account, string, error) {
+	after, err := parseCursor(cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	members, err := s.client.ZRangeArgsWithScores(ctx, redis.ZRangeArgs{Key: s.names.accounts(), Start: 0, Stop: -1}).Result()
+	if err != nil {
+		return nil, "", fmt.Errorf("list accounts: %w", errors.Join(ErrUnavailable, err))
+	}
+	if err := s.Ready(ctx); err != nil {
+		return nil, "", fmt.Errorf("list accounts: %w", err) // of an emptied or replaced store
+	}
+	entries := make([]indexEntry, 0, len(members))
+	for _, m := range members {
+		entries = append(entries, indexEntry{id: fmt.Sprint(m.Member), created: int64(m.Score)})
+	}
+	page, rest := pageOf(entries, after, limit)
+	accounts := make([]Account, 0, len(page))
+	for _, e := range page {
+		stored, _, err := s.readAccount(ctx, policy.AccountID(e.id))
+		if errors.Is(err, ErrNotFound) {
+			continue // deleted, or never written to the end
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("list accounts: %w", err)
+		}
+		accounts = append(accounts, stored.account)
+	}
+	return accounts, nextCursor(page, rest), nil
+}
+
+// DeleteAccount deletes the account and all its keys, or returns ErrNotFound.
+// Its keys are dead from the first step on; an interrupted deletion is
+// completed by another.
+func (s *Store) DeleteAccount(ctx context.Context, id policy.AccountID) error {
+	name := s.names.account(id)
+	var raw string
+	err := s.retry(func() (err error) {
+		if raw, err = s.readRaw(ctx, name); err != nil || raw == "" {
+			return err
+		}
+		return s.commit(ctx, change{
+			guards: []guard{{key: name, want: raw}}, steps: []step{{Kind: stepDel, Key: name}, s.publishAccount(id)},
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("delete account %s: %w", id, err)
+	}
+	left, err := s.deleteKeys(ctx, id)
+	if err != nil && !errors.Is(err, errMoved) {
+		return fmt.Errorf("delete account %s: %w", id, err)
+	}
+	if raw == "" && err == nil && left == 0 {
+		return fmt.Errorf("delete account %s: %w", id, ErrNotFound)
+	}
+	err = s.commit(ctx, change{
+		guards: []guard{{key: name}}, // one that was put again meanwhile stays listed
+		steps:  []step{{Kind: stepZRem, Key: s.names.accounts(), Field: string(id)}},
+	})
+	if err != nil && !errors.Is(err, errMoved) {
+		return fmt.Errorf("delete account %s: %w", id, err)
+	}
+	return nil
+}
+
+// deleteKeys deletes the keys of an account that is no more, and returns how
+// many there were; or errMoved when there is an account of that id again.
+func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
+	index := s.names.accountKeys(id)
+	keys, err := s.client.HGetAll(ctx, index).Result()
+	if err != nil {
+		return 0, errors.Join(ErrUnavailable, err)
+	}
+	portion := change{guards: []guard{{key: s.names.account(id)}}}
+	left := len(keys)
+	for keyID, value := range keys {
+		tokenHash, _, _ := strings.Cut(value, ":")
+		portion.steps = append(portion.steps,
+			step{Kind: stepDel, Key: s.names.key(tokenHash)},
+			step{Kind: stepHDel, Key: index, Field: keyID},
+			s.publishKey(tokenHash))
+		if left--; left > 0 && len(portion.steps) < 3*deletePortion {
+			continue
+		}
+		if err := s.commit(ctx, portion); err != nil {
+			return 0, err
+		}
+		portion.steps = nil
+	}
+	return len(keys), nil
+}
+
+// readAccount returns the account as it is now and the bytes it is stored as,
+// for a guard; ErrNotFound when there is none.
+func (s *Store) readAccount(ctx context.Context, id policy.AccountID) (*storedAccount, string, error) {
+	raw, err := s.readRaw(ctx, s.names.account(id))
+	if err != nil {
+		return nil, "", err
+	}
+	if raw == "" {
+		return nil, "", ErrNotFound
+	}
+	stored, err := decodeAccount(raw, id, s.o.Catalogue)
+	if err != nil {
+		return nil, "", errors.Join(ErrUnavailable, err)
+	}
+	return stored, raw, nil
+}
+
+// readRaw returns what is stored under key now, "" for nothing. In an emptied
+// store nothing is certain, not even that.
+func (s *Store) readRaw(ctx context.Context, key string) (string, error) {
+	v, err := s.reader.get(ctx, key)
+	if err != nil {
+		return "", errors.Join(ErrUnavailable, err)
+	}
+	if !v.found {
+		return "", s.checkMarker(v)
+	}
+	return v.raw, nil
+}

@@ -1,0 +1,145 @@
+package keystore_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+)
+
+// BenchmarkLookup compares three ways to read one record from Redis for each
+// of many requests at once: a GET for each, go-redis's automatic pipelining,
+// and the reader, which combines reads that wait into one MGET. The fourth is
+// a whole Lookup in strict mode, token hash and decoding included.
+//
+//	go test -run '^$' -bench Lookup -benchmem -count 5 ./keystore
+func BenchmarkLookup(b *testing.B) {
+	const keys = 1000
+	ctx := context.Background()
+	catalogue, err := policy.NewCatalogue(read, write, other)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := keystore.Open(ctx, keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{theRedis(b).addr}}, Prefix: "bench:", Timeout: 5 * time.Second, Mode: keystore.Strict,
+		CacheEntries: 10 * keys, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100 * keys, Now: time.Now, Log: zap.NewNop(),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	if _, _, err := s.PutAccount(ctx, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
+		b.Fatal(err)
+	}
+	rules, err := s.Rules(ctx, "acme")
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := &node{Store: s, w: &world{options: keystore.Options{Prefix: "bench:"}}}
+	tokens, names := make([]keystore.Token, keys), make([]string, keys)
+	for i := range keys {
+		if _, tokens[i], err = s.Create(ctx, policy.Caller{Account: rules}, newKey()); err != nil {
+			b.Fatal(err)
+		}
+		names[i] = n.recordName(tokens[i])
+	}
+	client := redis.NewClient(&redis.Options{
+		Addr: theRedis(b).addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1, ContextTimeoutEnabled: true,
+		ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
+	})
+	b.Cleanup(func() { _ = client.Close() })
+	pipelined, err := client.AutoPipeline()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = pipelined.Close() })
+	reader := keystore.ReaderOf(s)
+
+	ways := []struct {
+		name string
+		read func(i int) error
+	}{
+		{"one_get", func(i int) error { return client.Get(ctx, names[i]).Err() }},
+		{"autopipeline", func(i int) error { return pipelined.Get(ctx, names[i]).Err() }},
+		{"combined_mget", func(i int) error { _, _, err := reader.Get(ctx, names[i]); return err }},
+		{"whole_lookup", func(i int) error { _, err := s.Lookup(ctx, tokens[i]); return err }},
+	}
+	for _, way := range ways {
+		for _, callers := range []int{1, 64, 256} {
+			b.Run(fmt.Sprintf("%s/callers=%d", way.name, callers), func(b *testing.B) {
+				b.ReportAllocs()
+				if callers == 1 {
+					for i := 0; b.Loop(); i++ {
+						if err := way.read(i % keys); err != nil {
+							b.Fatal(err)
+						}
+					}
+					return
+				}
+				b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
+				b.RunParallel(func(pb *testing.PB) {
+					i := rand.IntN(keys)
+					for pb.Next() {
+						i = (i + 1) % keys
+						if err := way.read(i); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkCachedLookup is a Lookup that asks nobody.
+func BenchmarkCachedLookup(b *testing.B) {
+	ctx := context.Background()
+	catalogue, err := policy.NewCatalogue(read, write, other)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := keystore.Open(ctx, keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{theRedis(b).addr}}, Prefix: "cached:", Timeout: 5 * time.Second, Mode: keystore.Cached, CacheTTL: time.Hour,
+		CacheEntries: 1000, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 1000, Now: newClock().Now, Log: zap.NewNop(),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	if _, _, err := s.PutAccount(ctx, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
+		b.Fatal(err)
+	}
+	rules, err := s.Rules(ctx, "acme")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, token, err := s.Create(ctx, policy.Caller{Account: rules}, newKey())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for source := keystore.Source(""); source != keystore.FromCache; { // until the messages of these changes have come
+		e, err := s.Lookup(ctx, token)
+		if err != nil {
+			b.Fatal(err)
+		}
+		source = e.Source
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Lookup(ctx, token); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,238 @@
+package keystore
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed commit.lua
+var commitSource string
+
+// errMoved: a guard no longer holds. What was read is out of date, and
+// nothing was changed.
+var errMoved = errors.New("changed in the meantime")
+
+// guard is what must still be true at the moment of a commit: either that key
+// holds exactly want ("" for no such key), or, where below is set, that the
+// hash at key has fewer fields than that.
+type guard struct {
+	key   string
+	want  string
+	below int
+}
+
+type stepKind string
+
+const (
+	stepSet     stepKind = "set"
+	stepDel     stepKind = "del"
+	stepHSet    stepKind = "hset"
+	stepHDel    stepKind = "hdel"
+	stepZAdd    stepKind = "zadd"
+	stepZRem    stepKind = "zrem"
+	stepPublish stepKind = "publish"
+)
+
+// step is one command of a change. A member that a sorted set has keeps its
+// score. Field is the hash field, the member of a
+// sorted set, or the channel; Value the value, the score, or the message. Ends
+// is the Unix second at which a set value goes away, 0 for never.
+type step struct {
+	Kind  stepKind `json:"kind"`
+	Key   string   `json:"key"`
+	Field string   `json:"field,omitempty"`
+	Value string   `json:"value,omitempty"`
+	Ends  int64    `json:"ends,omitempty"`
+}
+
+// change is a set of steps that is committed if all guards hold. The steps
+// are in the writing order that makes a crash between any two of them
+// harmless, for stores that cannot do them as one.
+type change struct {
+	guards []guard
+	steps  []step
+}
+
+// committer commits changes. It returns errMoved or ErrKeyLimit when a guard
+// does not hold, in which case nothing has changed.
+type committer interface {
+	commit(ctx context.Context, c change) error
+}
+
+// scriptCommitter commits a change as one script: on one Redis, with or
+// without Sentinel, every change is atomic.
+type scriptCommitter struct {
+	client redis.UniversalClient
+	script *redis.Script
+}
+
+func newScriptCommitter(client redis.UniversalClient) *scriptCommitter {
+	return &scriptCommitter{client: client, script: redis.NewScript(commitSource)}
+}
+
+func (s *scriptCommitter) commit(ctx context.Context, c change) error {
+	// An error in a script takes nothing back. What a Redis user may not be
+	// allowed to do, publishing, comes before the first write.
+	c.steps = slices.Clone(c.steps)
+	slices.SortStableFunc(c.steps, func(a, b step) int { return cmp.Compare(a.order(), b.order()) })
+	keys, args := c.script()
+	failed, err := s.run(ctx, "evalsha", s.script.Hash(), keys, args)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		failed, err = s.run(ctx, "eval", commitSource, keys, args)
+	}
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if failed == 0 {
+		return nil
+	}
+	return c.guards[failed-1].err()
+}
+
+// once is a command that no client repeats by itself, not even that of a
+// Cluster: a change whose answer was lost may have happened.
+type once struct{ *redis.Cmd }
+
+// NoRetry is asked by the client.
+func (once) NoRetry() bool { return true }
+
+func (s *scriptCommitter) run(ctx context.Context, command, script string, keys []string, args []any) (int, error) {
+	all := append(make([]any, 0, 3+len(keys)+len(args)), command, script, len(keys))
+	for _, k := range keys {
+		all = append(all, k)
+	}
+	cmd := once{redis.NewCmd(ctx, append(all, args...)...)}
+	if err := s.client.Process(ctx, cmd); err != nil {
+		return 0, err
+	}
+	return cmd.Int()
+}
+
+func (s step) order() int {
+	if s.Kind == stepPublish {
+		return 0
+	}
+	return 1
+}
+
+func (g guard) err() error {
+	if g.below > 0 {
+		return ErrKeyLimit
+	}
+	return errMoved
+}
+
+// script spells the change as KEYS and ARGV of commit.lua.
+func (c change) script() (keys []string, args []any) {
+	keys = make([]string, 0, len(c.guards)+len(c.steps))
+	args = make([]any, 0, 1+2*len(c.guards)+4*len(c.steps))
+	args = append(args, len(c.guards))
+	for _, g := range c.guards {
+		keys = append(keys, g.key)
+		if g.below > 0 {
+			args = append(args, "below", g.below)
+		} else {
+			args = append(args, "is", g.want)
+		}
+	}
+	for _, s := range c.steps {
+		keys = append(keys, s.Key)
+		args = append(args, string(s.Kind))
+		switch s.Kind {
+		case stepSet:
+			args = append(args, s.Value, strconv.FormatInt(s.Ends, 10))
+		case stepHSet:
+			args = append(args, s.Field, s.Value)
+		case stepZAdd:
+			args = append(args, s.Value, s.Field)
+		case stepHDel, stepZRem:
+			args = append(args, s.Field)
+		case stepPublish:
+			args = append(args, s.Field, s.Value)
+		case stepDel:
+		}
+	}
+	return keys, args
+}
+
+// clusterCommitter commits on a Redis Cluster, where no script can span
+// slots: guards of other slots are read first, and each step is a script of
+// its own with the guards of its own slot. When one of those fails, what the
+// steps before it added is taken back.
+type clusterCommitter struct{ one *scriptCommitter }
+
+func (cc *clusterCommitter) commit(ctx context.Context, c change) error {
+	for _, g := range c.guards {
+		if err := cc.one.commit(ctx, change{guards: []guard{g}}); err != nil {
+			return err
+		}
+	}
+	for i, s := range c.steps {
+		part := change{steps: []step{s}}
+		for _, g := range c.guards {
+			if slotTag(g.key) == slotTag(s.Key) && !settled(g, c.steps[:i]) {
+				part.guards = append(part.guards, g)
+			}
+		}
+		err := cc.one.commit(ctx, part)
+		if err == nil {
+			continue
+		}
+		if undo := undoOf(c.steps[:i]); len(undo) > 0 && (errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit)) {
+			for _, back := range undo {
+				if undoErr := cc.one.commit(ctx, change{steps: []step{back}}); undoErr != nil {
+					return fmt.Errorf("%w; and taking it back: %w", err, undoErr)
+				}
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// settled reports whether the guard is not to be asked any more: an earlier
+// step of the same change has written what it looks at, or has removed
+// something. A removal cannot be taken back, so what follows it must be done.
+func settled(g guard, done []step) bool {
+	for _, s := range done {
+		if s.Key == g.key || s.Kind == stepDel || s.Kind == stepHDel || s.Kind == stepZRem {
+			return true
+		}
+	}
+	return false
+}
+
+// undoOf takes back, last first, what the steps added. Changes put additions
+// before removals, so nothing else can have happened before a guard fails.
+func undoOf(done []step) []step {
+	var undo []step
+	for i := len(done) - 1; i >= 0; i-- {
+		switch s := done[i]; s.Kind {
+		case stepSet:
+			undo = append(undo, step{Kind: stepDel, Key: s.Key})
+		case stepHSet:
+			undo = append(undo, step{Kind: stepHDel, Key: s.Key, Field: s.Field})
+		case stepZAdd, stepDel, stepHDel, stepZRem, stepPublish:
+		}
+	}
+	return undo
+}
+
+// slotTag is what Redis Cluster hashes of a key: what stands in its first
+// braces, or all of it.
+func slotTag(key string) string {
+	if _, after, ok := strings.Cut(key, "{"); ok {
+		if tag, _, ok := strings.Cut(after, "}"); ok && tag != "" {
+			return tag
+		}
+	}
+	return key
+}

@@ -1,0 +1,223 @@
+package keystore
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/alicebob/miniredis/v2/server"
+	"github.com/redis/go-redis/v9"
+
+	"gatehouse/policy"
+)
+
+// What the tests need to see of the inside, and no more.
+
+// ClientOf is the client by which the store talks to Redis, for hooks.
+func ClientOf(s *Store) redis.UniversalClient { return s.client }
+
+// UseClusterCommitter makes the store commit as on a Cluster: step by step.
+func UseClusterCommitter(s *Store) {
+	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
+}
+
+// Subscribed reports whether the store hears of the changes of other nodes.
+func Subscribed(s *Store) bool { return s.subscribed.Load() }
+
+// Invalidations counts what the store has heard or made of changes.
+func Invalidations(s *Store) uint64 { return s.keys.generation.Load() + s.accounts.generation.Load() }
+
+// Mint makes a token from the given source of randomness.
+func Mint(prefix string, random io.Reader) (Token, error) { return mintToken(prefix, random) }
+
+// PreviewOf is what a listing shows of a minted token.
+func PreviewOf(t Token, prefix string) string { return t.preview(prefix) }
+
+// TwiceKey decodes a key record, encodes it, and decodes it again.
+func TwiceKey(raw, tokenHash string) (first, second policy.Key, err error) {
+	one, err := decodeKey(raw, tokenHash)
+	if err != nil {
+		return policy.Key{}, policy.Key{}, err
+	}
+	again, err := encodeKey(*one)
+	if err != nil {
+		return policy.Key{}, policy.Key{}, fmt.Errorf("accepted, but cannot be encoded: %w", err)
+	}
+	two, err := decodeKey(again, tokenHash)
+	if err != nil {
+		return policy.Key{}, policy.Key{}, fmt.Errorf("accepted, but not when encoded again: %w", err)
+	}
+	if one.accountUID != two.accountUID || one.tokenHash != two.tokenHash {
+		return policy.Key{}, policy.Key{}, fmt.Errorf("bound to %q, then to %q", one.accountUID, two.accountUID)
+	}
+	return one.key, two.key, nil
+}
+
+// TwiceAccount does the same with an account record.
+func TwiceAccount(raw string, id policy.AccountID, c policy.Catalogue) (first, second Account, err error) {
+	one, err := decodeAccount(raw, id, c)
+	if err != nil {
+		return Account{}, Account{}, err
+	}
+	again, err := encodeAccount(*one)
+	if err != nil {
+		return Account{}, Account{}, fmt.Errorf("accepted, but cannot be encoded: %w", err)
+	}
+	two, err := decodeAccount(again, id, c)
+	if err != nil {
+		return Account{}, Account{}, fmt.Errorf("accepted, but not when encoded again: %w", err)
+	}
+	if one.uid != two.uid {
+		return Account{}, Account{}, fmt.Errorf("is %q, then %q", one.uid, two.uid)
+	}
+	return one.account, two.account, nil
+}
+
+// Reader is the reader of single values.
+type Reader struct{ r *reader }
+
+// NewReader makes a reader of its own on the client.
+func NewReader(client redis.UniversalClient, marker string, timeout time.Duration) Reader {
+	return Reader{newReader(client, marker, timeout)}
+}
+
+// ReaderOf is the store's own reader.
+func ReaderOf(s *Store) Reader { return Reader{s.reader} }
+
+// Get returns the value of the key.
+func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, err error) {
+	v, err := r.r.get(ctx, key)
+	return v.raw, v.found, err
+}
+
+// Marker returns the marker that comes with the value of the key.
+func (r Reader) Marker(ctx context.Context, key string) (string, error) {
+	v, err := r.r.get(ctx, key)
+	return v.marker, err
+}
+
+// Many returns the values of the keys.
+func (r Reader) Many(ctx context.Context, keys []string) ([]string, error) {
+	values, err := r.r.many(ctx, keys)
+	raws := make([]string, len(values))
+	for i, v := range values {
+		raws[i] = v.raw
+	}
+	return raws, err
+}
+
+// Idle reports whether nobody reads and nobody waits.
+func (r Reader) Idle() bool { return r.r.queue.Load() == nil }
+
+// Waiting counts the reads that wait for the next batch.
+func (r Reader) Waiting() int {
+	n := 0
+	for w := r.r.queue.Load(); w != nil && w != r.r.busy; w = w.next {
+		n++
+	}
+	return n
+}
+
+// Guard is what must hold at a commit: the key holds Want or, where Below is
+// set, has fewer fields than that.
+type Guard struct {
+	Key   string
+	Want  string
+	Below int
+}
+
+// Step is one command of a change.
+type Step = step
+
+// The kinds of steps.
+const (
+	StepSet     = stepSet
+	StepDel     = stepDel
+	StepHSet    = stepHSet
+	StepHDel    = stepHDel
+	StepZAdd    = stepZAdd
+	StepZRem    = stepZRem
+	StepPublish = stepPublish
+)
+
+// ErrMoved: a guard did not hold.
+var ErrMoved = errMoved
+
+func newChange(guards []Guard, steps []Step) change {
+	c := change{steps: steps}
+	for _, g := range guards {
+		c.guards = append(c.guards, guard{key: g.Key, want: g.Want, below: g.Below})
+	}
+	return c
+}
+
+// RunScript runs commit.lua and returns the number of the guard that failed.
+func RunScript(ctx context.Context, client redis.UniversalClient, guards []Guard, steps []Step) (int, error) {
+	keys, args := newChange(guards, steps).script()
+	return redis.NewScript(commitSource).Run(ctx, client, keys, args...).Int()
+}
+
+// Commit commits as a store does, on one node or step by step as on a Cluster.
+func Commit(ctx context.Context, client redis.UniversalClient, stepwise bool, guards []Guard, steps []Step) error {
+	one := newScriptCommitter(client)
+	var c committer = one
+	if stepwise {
+		c = &clusterCommitter{one: one}
+	}
+	return c.commit(ctx, newChange(guards, steps))
+}
+
+// SlotTag is what a Cluster is expected to hash of a key.
+func SlotTag(key string) string { return slotTag(key) }
+
+// ReadJournal reads what would be in the file of that name, and returns the
+// steps that restore it, in no order.
+func ReadJournal(file string, content []byte, now time.Time) ([]Step, error) {
+	j := &journal{file: file, live: map[string]cell{}}
+	if err := j.read(bytes.NewReader(content)); err != nil {
+		return nil, err
+	}
+	var all []Step
+	for steps := range j.state(now.Unix()) {
+		all = append(all, steps...)
+	}
+	return all, nil
+}
+
+// CompactFrom sets the size from which the store's journal is rewritten.
+func CompactFrom(s *Store, size int64) {
+	s.embedded.mu.Lock()
+	defer s.embedded.mu.Unlock()
+	s.embedded.journal.compactFrom = size
+}
+
+// HoldEmbedded calls f in the embedded server before each of its commands.
+func HoldEmbedded(s *Store, f func(command string)) {
+	s.embedded.server.Server().SetPreHook(func(_ *server.Peer, command string, _ ...string) bool {
+		f(command)
+		return false
+	})
+}
+
+// BreakJournal makes every write to the journal fail from now on.
+func BreakJournal(s *Store) error {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	s.embedded.mu.Lock()
+	defer s.embedded.mu.Unlock()
+	err = s.embedded.journal.out.Close()
+	s.embedded.journal.out = full
+	return err
+}
+
+// Limits that the tests go up to.
+const (
+	Retention  = retention
+	AccountTTL = accountTTL
+	OrphanAge  = orphanAge
+)

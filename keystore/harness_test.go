@@ -1,0 +1,388 @@
+package keystore_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+)
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(childEnv); file != "" {
+		child(file) // the process that TestKilledProcessLosesNothing kills
+		return
+	}
+	redis.SetLogger(silent{})
+	code := m.Run()
+	stopServers()
+	os.Exit(code)
+}
+
+// silent is what the client has to say of the outages that are made here.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+// The accounts and keys of the tests.
+const (
+	subA = policy.SubaccountID("aaaaaaaa-0000-4000-8000-000000000001")
+	subB = policy.SubaccountID("bbbbbbbb-0000-4000-8000-000000000002")
+	subC = policy.SubaccountID("cccccccc-0000-4000-8000-000000000003")
+
+	read  = policy.Permission("proxies:read")
+	write = policy.Permission("proxies:write")
+	other = policy.Permission("serp:read")
+)
+
+var (
+	office = netip.MustParsePrefix("203.0.113.0/24")
+	home   = netip.MustParsePrefix("198.51.100.7/32")
+	inside = netip.MustParseAddr("203.0.113.9") // an address of the office
+)
+
+// same compares keys and accounts by what they mean.
+var same = cmp.Options{
+	cmp.AllowUnexported(policy.SubaccountSet{}, policy.AddressSet{}, policy.Expiry{}),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmpopts.EquateEmpty(),
+}
+
+// clock stands still until it is moved. It starts with the real time, which
+// Redis goes by.
+type clock struct{ nanos atomic.Int64 }
+
+func newClock() *clock {
+	c := &clock{}
+	c.nanos.Store(time.Now().Truncate(time.Second).UnixNano())
+	return c
+}
+
+func (c *clock) Now() time.Time          { return time.Unix(0, c.nanos.Load()).UTC() }
+func (c *clock) Advance(d time.Duration) { c.nanos.Add(int64(d)) }
+func (c *clock) In(d time.Duration) policy.Expiry {
+	return policy.ExpiresAt(c.Now().Add(d).Unix())
+}
+
+// world is an empty store of one kind, for one test.
+type world struct {
+	t       *testing.T
+	kind    string
+	clock   *clock
+	options keystore.Options
+}
+
+// onEachStore runs the test on every kind of store there is.
+func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, kind := range []string{"miniredis", "redis", "cluster", "embedded"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			test(t, newWorld(t, kind))
+		})
+	}
+}
+
+var prefixes atomic.Int64
+
+func newWorld(t *testing.T, kind string) *world {
+	t.Helper()
+	w := &world{t: t, kind: kind, clock: newClock()}
+	catalogue, err := policy.NewCatalogue(read, write, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.options = keystore.Options{
+		Prefix: fmt.Sprintf("test%d:", prefixes.Add(1)), Timeout: 10 * time.Second, Mode: keystore.Strict,
+		CacheTTL: 5 * time.Second, CacheEntries: 20_000, Catalogue: catalogue, TokenPrefix: "gk_",
+		MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
+	}
+	switch kind {
+	case "miniredis":
+		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
+	case "redis":
+		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
+	case "cluster":
+		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
+	case "embedded":
+		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db.jsonl")
+	}
+	return w
+}
+
+// memoryDir is a folder in memory, where there is one: only tests of the
+// journal itself need to wait for a disk.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "gatehouse-*") //nolint:usetesting // t.TempDir is on a disk
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// miniWorld is a world on a miniredis that the test can see into.
+func miniWorld(t *testing.T) (*world, *miniredis.Miniredis) {
+	t.Helper()
+	m := miniredis.RunT(t)
+	w := newWorld(t, "own")
+	w.options.Redis = &keystore.Redis{Addrs: []string{m.Addr()}}
+	return w, m
+}
+
+// node is a store with what tests do to it. Every node of a world works on
+// the same data; an embedded store can have only one at a time.
+type node struct {
+	*keystore.Store
+	w *world
+	t *testing.T
+}
+
+func (w *world) node(changes ...func(*keystore.Options)) *node {
+	w.t.Helper()
+	n := w.open(changes...)
+	w.t.Cleanup(func() { _ = n.Close() }) // some tests have closed it by then
+	return n
+}
+
+func (w *world) open(changes ...func(*keystore.Options)) *node {
+	w.t.Helper()
+	o := w.options
+	for _, change := range changes {
+		change(&o)
+	}
+	s, err := keystore.Open(context.WithoutCancel(w.t.Context()), o)
+	if err != nil {
+		w.t.Fatalf("open: %v", err)
+	}
+	return &node{Store: s, w: w, t: w.t}
+}
+
+// second is another node of the same store; an embedded one is its own.
+func (n *node) second() *node {
+	if n.w.kind == "embedded" {
+		return n
+	}
+	return n.w.node()
+}
+
+// account puts an account that has everything, and returns the person who
+// manages it.
+func (n *node) account(id policy.AccountID, changes ...func(*keystore.Account)) policy.Caller {
+	n.t.Helper()
+	a := keystore.Account{
+		ID: id, Name: "Account " + string(id), Status: policy.Active, Permissions: []string{"*"},
+		Subaccounts: []policy.Subaccount{{ID: subA, Label: "A", Product: "proxies"}, {ID: subB, Label: "B", Product: "proxies"}, {ID: subC, Label: "C", Product: "serp"}},
+	}
+	for _, change := range changes {
+		change(&a)
+	}
+	if _, _, err := n.PutAccount(n.t.Context(), a); err != nil {
+		n.t.Fatal(err)
+	}
+	rules, err := n.Rules(n.t.Context(), id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return policy.Caller{Account: rules, Client: inside}
+}
+
+// newKey is a key that may do everything to everything.
+func newKey(changes ...func(*keystore.NewKey)) keystore.NewKey {
+	k := keystore.NewKey{
+		Name: "key", Permissions: policy.NewPermissionSet(read, write, policy.CreateKeys, policy.UpdateKeys, policy.DeleteKeys, policy.RegenerateKeys),
+		Addresses: policy.AnyAddress(), Expiry: policy.NeverExpires(),
+	}
+	for _, change := range changes {
+		change(&k)
+	}
+	return k
+}
+
+func (n *node) key(by policy.Caller, changes ...func(*keystore.NewKey)) (policy.Key, keystore.Token) {
+	n.t.Helper()
+	k, token, err := n.Create(n.t.Context(), by, newKey(changes...))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return k, token
+}
+
+// caller is the caller that shows this token from the office.
+func (n *node) caller(token keystore.Token) policy.Caller {
+	n.t.Helper()
+	e := n.works(token)
+	return policy.Caller{Account: e.Account, Key: e.Key, Client: inside}
+}
+
+func (n *node) works(token keystore.Token) keystore.Entry {
+	n.t.Helper()
+	e, err := n.Lookup(n.t.Context(), token)
+	if err != nil {
+		n.t.Fatalf("lookup: got %v, want an entry", err)
+	}
+	return e
+}
+
+func (n *node) wantUnknown(token keystore.Token) {
+	n.t.Helper()
+	if e, err := n.Lookup(n.t.Context(), token); !errors.Is(err, keystore.ErrUnknownToken) || errors.Is(err, keystore.ErrUnavailable) {
+		n.t.Fatalf("lookup: got %+v, %v, want ErrUnknownToken", e, err)
+	}
+}
+
+func (n *node) wantUnavailable(token keystore.Token) {
+	n.t.Helper()
+	if e, err := n.Lookup(n.t.Context(), token); !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrUnknownToken) {
+		n.t.Fatalf("lookup: got %+v, %v, want ErrUnavailable", e, err)
+	}
+}
+
+// list returns all keys, page by page.
+func (n *node) list(by policy.Caller, limit int) []policy.Key {
+	n.t.Helper()
+	var all []policy.Key
+	cursor := ""
+	for {
+		page, next, err := n.List(n.t.Context(), by, cursor, limit)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if len(page) > limit {
+			n.t.Fatalf("a page of %d has %d keys", limit, len(page))
+		}
+		all = append(all, page...)
+		if next == "" {
+			return all
+		}
+		cursor = next
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+}
+
+// eventually waits until the condition holds, and no longer than it must.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// hook is called for what a client asks of Redis, a pipeline counting as one;
+// it calls next to have it done.
+type hook func(ctx context.Context, cmd redis.Cmder, next func() error) error
+
+func (hook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := h(ctx, cmd, func() error { return next(ctx, cmd) })
+		cmd.SetErr(err)
+		return err
+	}
+}
+
+func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		done := false
+		err := h(ctx, cmds[0], func() error { done = true; return next(ctx, cmds) })
+		for _, cmd := range cmds {
+			if !done {
+				cmd.SetErr(err)
+			}
+		}
+		return err
+	}
+}
+
+func (n *node) hook(h hook) { keystore.ClientOf(n.Store).AddHook(h) }
+
+// records returns the key records that are in the store, by their names.
+func (n *node) records() map[string]string {
+	n.t.Helper()
+	return dump(n.t, keystore.ClientOf(n.Store), n.w.options.Prefix+"key:")
+}
+
+// dump returns everything in Redis whose name has the prefix, as text.
+func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	var mu sync.Mutex
+	scan := func(ctx context.Context, c redis.Cmdable) error {
+		names := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
+		for names.Next(ctx) {
+			name := names.Val()
+			var text any
+			switch kind := c.Type(ctx, name).Val(); kind {
+			case "string":
+				text = c.Get(ctx, name).Val()
+			case "hash":
+				text = c.HGetAll(ctx, name).Val()
+			case "zset":
+				text = c.ZRangeWithScores(ctx, name, 0, -1).Val()
+			case "none": // it went away meanwhile
+				continue
+			default:
+				return fmt.Errorf("%s is a %s", name, kind)
+			}
+			mu.Lock()
+			all[name] = fmt.Sprint(text)
+			mu.Unlock()
+		}
+		return names.Err()
+	}
+	var err error
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(t.Context(), func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
+	} else {
+		err = scan(t.Context(), client)
+	}
+	if err != nil {
+		t.Fatalf("dump: %v", err)
+	}
+	return all
+}
+
+func mustPrefix(s string) netip.Prefix {
+	p, err := policy.ParsePrefix(s)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// recordName is what the record of a token that was just minted is called.
+func (n *node) recordName(token keystore.Token) string {
+	sum := sha256.Sum256([]byte(token.Reveal()))
+	return n.w.options.Prefix + "key:" + hex.EncodeToString(sum[:])
+}

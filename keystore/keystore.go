@@ -1,0 +1,274 @@
+// Package keystore keeps accounts, keys and what is known of their tokens, in
+// Redis or in a file of one small node. Only keystore talks to Redis. It does
+// not decide whether a request may pass: policy does.
+package keystore
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"go.uber.org/zap"
+
+	"gatehouse/policy"
+)
+
+// The errors by which callers tell what happened. Every other error means
+// that the store could not say, and is to be treated like ErrUnavailable.
+var (
+	// ErrUnknownToken: the store answered, and has no key for the token.
+	ErrUnknownToken = errors.New("unknown token")
+	// ErrUnavailable: the store did not answer, or not with what it should
+	// hold. It says nothing about any key.
+	ErrUnavailable = errors.New("key store unavailable")
+	// ErrNotFound: there is no such key or account, or it is another account's.
+	ErrNotFound = errors.New("not found")
+	// ErrKeyInUse: a key cannot update, revoke or regenerate itself.
+	ErrKeyInUse = errors.New("a key cannot change itself")
+	// ErrKeyLimit: the account has as many keys as it may have.
+	ErrKeyLimit = errors.New("the account's number of keys has reached its limit")
+	// ErrBadCursor: the cursor is none that a listing returned.
+	ErrBadCursor = errors.New("unknown cursor")
+	// ErrConflict: another change came first, again and again or for good.
+	ErrConflict = errors.New("another change came first")
+
+	errShortReply = errors.New("redis answered fewer values than were asked for")
+	errEmptied    = errors.New("the store was emptied or replaced while the gateway ran")
+	errNotReached = errors.New("the store was not reached yet")
+)
+
+// RefusedError says that the caller itself may no longer do anything: it was
+// disabled, expired or suspended before its change was committed.
+type RefusedError struct{ Decision policy.Decision }
+
+func (e *RefusedError) Error() string { return "caller refused: " + string(e.Decision.Reason) }
+
+// Mode says when a lookup may be answered without asking Redis.
+type Mode string
+
+const (
+	// Strict asks Redis for every lookup.
+	Strict Mode = "strict"
+	// Cached answers from the process while the entry is younger than its
+	// time to live, every change is heard of, and none was.
+	Cached Mode = "cached"
+)
+
+// Redis says how to reach Redis: one node, several nodes of a Cluster, or
+// Sentinels, where MasterName is set.
+type Redis struct {
+	Addrs      []string
+	MasterName string
+	Username   string
+	Password   string
+	DB         int
+	TLS        *tls.Config
+}
+
+// Options is what a Store needs. Exactly one of Redis and EmbeddedFile is set.
+type Options struct {
+	Redis        *Redis
+	EmbeddedFile string
+	// Prefix begins every Redis key and channel; it has no braces.
+	Prefix string
+	// Timeout bounds a lookup.
+	Timeout time.Duration
+	Mode    Mode
+	// CacheTTL bounds how old an answer of Cached mode may be; CacheEntries
+	// how many decoded keys are held in either mode.
+	CacheTTL     time.Duration
+	CacheEntries int
+	// StaleIfUnavailable is for how long after its last reading a key goes on
+	// working while Redis does not answer; 0 for not at all.
+	StaleIfUnavailable time.Duration
+
+	Catalogue   policy.Catalogue
+	TokenPrefix string
+	Delegation  policy.Delegation
+	MaxKeys     int
+
+	Now func() time.Time
+	Log *zap.Logger
+}
+
+// accountTTL is how old a cached account may be at the most.
+const accountTTL = 5 * time.Second
+
+// manageTimeout bounds one command of a management request. It is longer than
+// a lookup's: a change may have to wait for the disk.
+const manageTimeout = 2 * time.Second
+
+// Store keeps accounts and keys. It may be used concurrently.
+type Store struct {
+	o         Options
+	client    redis.UniversalClient
+	committer committer
+	reader    *reader
+	names     names
+	keys      *memories[[sha256.Size]byte, storedKey]
+	accounts  *memories[policy.AccountID, storedAccount]
+	// identity is the marker of the store this process works with; nil until
+	// it was reached for the first time.
+	identity   atomic.Pointer[string]
+	subscribed atomic.Bool
+	stop       context.CancelFunc
+	stopped    chan struct{}
+	embedded   *embedded
+}
+
+// Open opens the store. An embedded file that cannot be read completely is an
+// error; a Redis that does not answer is not: lookups are refused until it
+// does. Close must be called.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if (o.Redis == nil) == (o.EmbeddedFile == "") {
+		return nil, errors.New("open store: exactly one of Redis and an embedded file must be given")
+	}
+	s := &Store{o: o, names: names{o.Prefix}, stopped: make(chan struct{})}
+	if err := s.connect(ctx); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
+	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
+	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
+	if err := s.bind(ctx); err != nil {
+		if s.embedded != nil {
+			return nil, errors.Join(err, s.disconnect())
+		}
+		o.Log.Warn("store not reached", zap.Error(err))
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	go s.watch(background)
+	return s, nil
+}
+
+// connect makes the client and the committer.
+func (s *Store) connect(ctx context.Context) error {
+	if s.o.Redis == nil {
+		e, err := openEmbedded(ctx, s.o.EmbeddedFile, s.o.Now)
+		if err != nil {
+			return err
+		}
+		s.embedded, s.client, s.committer = e, e.client, e
+		return nil
+	}
+	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
+	one := newScriptCommitter(s.client)
+	s.committer = one
+	if _, cluster := s.client.(*redis.ClusterClient); cluster {
+		s.committer = &clusterCommitter{one: one}
+	}
+	return nil
+}
+
+// options: nothing is repeated by the client itself, because a change whose
+// answer was lost may have happened; lookups repeat themselves.
+func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
+		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
+		DialTimeout: lookupTimeout, DialerRetries: 1,
+		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
+		ContextTimeoutEnabled: true, PoolTimeout: lookupTimeout, MinIdleConns: 2, ConnMaxIdleTime: 5 * time.Minute,
+		MaintNotificationsConfig: noNotifications(),
+	}
+}
+
+// noNotifications switches off what this protocol version has not, and for
+// which the client would look the host's name up.
+func noNotifications() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+// Close ends the store's background work and its connections.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.stopped
+	s.keys.cache.StopAllGoroutines()
+	s.accounts.cache.StopAllGoroutines()
+	return s.disconnect()
+}
+
+func (s *Store) disconnect() error {
+	if s.embedded != nil {
+		return s.embedded.close()
+	}
+	return s.client.Close()
+}
+
+// Ready returns nil when lookups can be answered, and otherwise an error that
+// says why not.
+func (s *Store) Ready(ctx context.Context) error {
+	v, err := s.reader.get(ctx, s.names.marker())
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return s.checkMarker(v)
+}
+
+// bind learns the identity of the store, and gives an identity to a new one.
+func (s *Store) bind(ctx context.Context) error {
+	if s.identity.Load() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
+	defer cancel()
+	marker := s.names.marker()
+	fresh := uuid.NewString()
+	err := s.committer.commit(ctx, change{
+		guards: []guard{{key: marker}}, steps: []step{{Kind: stepSet, Key: marker, Value: fresh}},
+	})
+	if err != nil && !errors.Is(err, errMoved) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err == nil {
+		s.o.Log.Warn("the store is empty: a new one was begun", zap.String("store", fresh))
+	}
+	identity, err := s.client.Get(ctx, marker).Result()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.identity.CompareAndSwap(nil, &identity)
+	return nil
+}
+
+// checkMarker returns nil when the marker that was read is that of the store
+// this process began with. A process stays with the store it first saw: in an
+// emptied one every key would be unknown, and every customer locked out as if
+// their keys were wrong.
+func (s *Store) checkMarker(v value) error {
+	identity := s.identity.Load()
+	switch {
+	case identity == nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, errNotReached)
+	case v.marker != *identity:
+		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
+	}
+	return nil
+}
+
+// names spells the Redis keys. The account's id is a hash tag, so that all of
+// an account's own keys share a slot of a Cluster.
+type names struct{ prefix string }
+
+func (n names) marker() string                         { return n.prefix + "store" }
+func (n names) changed() string                        { return n.prefix + "changed" }
+func (n names) accounts() string                       { return n.prefix + "accounts" }
+func (n names) key(tokenHash string) string            { return n.prefix + "key:" + tokenHash }
+func (n names) account(id policy.AccountID) string     { return n.prefix + "account:{" + string(id) + "}" }
+func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }
+
+// notNil makes "there is no such value" no error.
+func notNil(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package keystore
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatehouse/policy"
+)
+
+// Source says where a lookup's answer came from.
+type Source string
+
+// The sources of an answer.
+const (
+	FromStore Source = "found"
+	FromCache Source = "cached"
+	FromStale Source = "stale"
+)
+
+// Entry is what a lookup found: the key, its account as it is now, and where
+// the answer came from. Key and Account are shared and must not be changed.
+type Entry struct {
+	Key     *policy.Key
+	Account *policy.Account
+	Source  Source
+}
+
+// Lookup finds the key of a token. It returns ErrUnknownToken only when the
+// store itself said that there is no such key, and ErrUnavailable, within the
+// store's timeout, whenever it could not say. It is the only read of the hot
+// path.
+func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
+	begun := s.o.Now()
+	seen, known := s.keys.get(t.hash)
+	if known && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.subscribed.Load() {
+		return s.complete(ctx, seen, FromCache)
+	}
+	generation := s.keys.generation.Load()
+	name := t.hashHex()
+	v, err := s.reader.get(ctx, s.names.key(name))
+	if err != nil {
+		return s.stale(t.hash, begun, err)
+	}
+	if !v.found {
+		if err := s.checkMarker(v); err != nil {
+			return s.stale(t.hash, begun, err)
+		}
+		if known {
+			s.keys.forget(t.hash)
+		}
+		return Entry{}, ErrUnknownToken
+	}
+	if !known || seen.raw != v.raw {
+		stored, err := decodeKey(v.raw, name)
+		if err != nil {
+			return Entry{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		seen = &memory[storedKey]{record: stored, raw: v.raw}
+		s.keys.remember(t.hash, seen, generation)
+	}
+	seen.readAt.Store(begun.UnixNano())
+	return s.complete(ctx, seen, FromStore)
+}
+
+// stale answers from what was last read, where the operator allows that, and
+// refuses otherwise. It asks the store for nothing more, and the cache once
+// more: what was heard of while the store was asked counts.
+func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry, error) {
+	seen, known := s.keys.get(hash)
+	if known && seen.youngerThan(s.o.StaleIfUnavailable, now) {
+		account, err := s.staleAccount(seen.record.key.Account, now, cause)
+		return entryOf(seen, account, FromStale, err)
+	}
+	if errors.Is(cause, ErrUnavailable) {
+		return Entry{}, cause
+	}
+	return Entry{}, fmt.Errorf("%w: %w", ErrUnavailable, cause)
+}
+
+// complete adds the key's account.
+func (s *Store) complete(ctx context.Context, k *memory[storedKey], source Source) (Entry, error) {
+	account, err := s.accountOf(ctx, k.record.key.Account)
+	return entryOf(k, account, source, err)
+}
+
+// entryOf: a key whose account is gone, or is another one that took over its
+// id, is as unknown as one that never was.
+func entryOf(k *memory[storedKey], account *storedAccount, source Source, err error) (Entry, error) {
+	if errors.Is(err, ErrNotFound) || (err == nil && account.uid != k.record.accountUID) {
+		return Entry{}, ErrUnknownToken
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	return Entry{Key: &k.record.key, Account: &account.rules, Source: source}, nil
+}
+
+// accountOf returns the account from the cache while changes are heard of,
+// and from the store otherwise. It returns ErrNotFound or ErrUnavailable.
+func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAccount, error) {
+	begun := s.o.Now()
+	seen, known := s.accounts.get(id)
+	if known && seen.youngerThan(accountTTL, begun) && s.subscribed.Load() {
+		return seen.record, nil
+	}
+	generation := s.accounts.generation.Load()
+	v, err := s.reader.get(ctx, s.names.account(id))
+	if err == nil && !v.found {
+		err = s.checkMarker(v)
+		if err == nil {
+			s.accounts.forget(id)
+			return nil, ErrNotFound
+		}
+	}
+	if err != nil {
+		return s.staleAccount(id, begun, err)
+	}
+	if !known || seen.raw != v.raw {
+		stored, err := decodeAccount(v.raw, id, s.o.Catalogue)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		seen = &memory[storedAccount]{record: stored, raw: v.raw}
+		s.accounts.remember(id, seen, generation)
+	}
+	seen.readAt.Store(begun.UnixNano())
+	return seen.record, nil
+}
+
+// staleAccount returns the account as it was last read, where it is young
+// enough or the operator allows that, and ErrUnavailable otherwise.
+func (s *Store) staleAccount(id policy.AccountID, now time.Time, cause error) (*storedAccount, error) {
+	seen, known := s.accounts.get(id)
+	if known && (seen.youngerThan(s.o.StaleIfUnavailable, now) || seen.youngerThan(accountTTL, now) && s.subscribed.Load()) {
+		return seen.record, nil
+	}
+	return nil, fmt.Errorf("%w: account: %w", ErrUnavailable, cause)
+}

@@ -1,0 +1,264 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"gatehouse/policy"
+)
+
+// retention is for how long an expired key stays listed, and answers that it
+// has expired, before it is dropped.
+const retention = 30 * 24 * time.Hour
+
+// NewKey is a key that is to be created. Without Subaccounts it gets all that
+// its creator can access.
+type NewKey struct {
+	Name        string
+	Permissions policy.PermissionSet
+	Subaccounts []policy.SubaccountID
+	Addresses   policy.AddressSet
+	Expiry      policy.Expiry
+}
+
+// Create stores a new key of the caller's account and returns it with its
+// token, whose secret is known to nobody else and cannot be had again. It
+// returns a *policy.Excess when the caller would hand on more than it holds,
+// ErrKeyLimit, and for a caller that can do nothing any more ErrUnknownToken
+// or a *RefusedError. All of it is checked against what is true at the commit.
+func (s *Store) Create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
+	var created policy.Key
+	var token Token
+	err := s.retry(func() (err error) {
+		created, token, err = s.create(ctx, by, k)
+		return err
+	})
+	if err != nil {
+		return policy.Key{}, Token{}, fmt.Errorf("create key: %w", err)
+	}
+	return created, token, nil
+}
+
+func (s *Store) create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
+	now, err := s.standing(ctx, by, policy.CreateKeys)
+	if err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	key := policy.Key{
+		ID: policy.KeyID(uuid.NewString()), Account: now.caller.Account.ID, Name: k.Name,
+		Permissions: k.Permissions, Subaccounts: now.subaccounts(k.Subaccounts), Addresses: k.Addresses,
+		Expiry: k.Expiry, Active: true, CreatedAt: s.o.Now().UTC().Truncate(time.Second),
+	}
+	if err := now.caller.CheckGrant(key.Grant(), s.o.Delegation); err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	if err := reachesSomething(key.Subaccounts); err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	token, steps, err := s.issue(&key, now.accountUID)
+	if err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	limit := guard{key: s.names.accountKeys(key.Account), below: s.o.MaxKeys}
+	err = s.commit(ctx, change{guards: append(now.guards, limit), steps: steps})
+	if errors.Is(err, ErrKeyLimit) {
+		if dropped, pruneErr := s.prune(ctx, key.Account); pruneErr == nil && dropped {
+			return policy.Key{}, Token{}, errMoved // there may be room now
+		}
+	}
+	return key, token, err
+}
+
+// issue mints a token for the key and returns the steps that make both valid:
+// the index first, so that no key that works is ever missing from it.
+func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error) {
+	token, err := newToken(s.o.TokenPrefix)
+	if err != nil {
+		return Token{}, nil, err
+	}
+	key.Preview = token.preview(s.o.TokenPrefix)
+	stored := storedKey{key: *key, tokenHash: token.hashHex(), accountUID: accountUID}
+	set, err := s.setKey(stored)
+	if err != nil {
+		return Token{}, nil, err
+	}
+	index := stored.tokenHash + ":" + strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	return token, []step{
+		{Kind: stepHSet, Key: s.names.accountKeys(key.Account), Field: string(key.ID), Value: index},
+		set,
+		s.publishKey(stored.tokenHash),
+	}, nil
+}
+
+// setKey is the step that stores the record. An expired one is dropped after
+// its retention.
+func (s *Store) setKey(k storedKey) (step, error) {
+	raw, err := encodeKey(k)
+	if err != nil {
+		return step{}, err
+	}
+	set := step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw}
+	if !k.key.Expiry.Never() {
+		set.Ends = k.key.Expiry.Unix() + int64(retention/time.Second)
+	}
+	return set, nil
+}
+
+// Get returns a key of the caller's account, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, error) {
+	if by.Account == nil {
+		return policy.Key{}, fmt.Errorf("get key: %w", ErrNotFound)
+	}
+	k, _, err := s.readKey(ctx, by.Account.ID, id)
+	if err != nil {
+		return policy.Key{}, fmt.Errorf("get key: %w", err)
+	}
+	return k.key, nil
+}
+
+// Update says what is to change of a key; nil leaves a field as it is. Empty
+// Subaccounts become all that the caller can access.
+type Update struct {
+	Name        *string
+	Permissions *policy.PermissionSet
+	Subaccounts *[]policy.SubaccountID
+	Addresses   *policy.AddressSet
+	Expiry      *policy.Expiry
+	Active      *bool
+}
+
+// Update changes a key of the caller's account and returns it as it is then,
+// and as it was. It returns ErrNotFound, ErrKeyInUse, and a *policy.Excess when
+// the caller does not hold all that the key holds before and after the change.
+// Concurrent updates are all kept.
+func (s *Store) Update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
+	err = s.retry(func() (err error) {
+		after, before, err = s.update(ctx, by, id, u)
+		return err
+	})
+	if err != nil {
+		return policy.Key{}, policy.Key{}, fmt.Errorf("update key: %w", err)
+	}
+	return after, before, nil
+}
+
+func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
+	now, target, held, err := s.target(ctx, by, id, policy.UpdateKeys)
+	if err != nil {
+		return policy.Key{}, policy.Key{}, err
+	}
+	before = target.key
+	if err := now.caller.CheckHolds(&before, s.o.Delegation); err != nil {
+		return policy.Key{}, policy.Key{}, err
+	}
+	u.apply(now, &target.key)
+	if err := now.checkAfter(&before, &target.key, s.o.Delegation); err != nil {
+		return policy.Key{}, policy.Key{}, err
+	}
+	set, err := s.setKey(*target)
+	if err != nil {
+		return policy.Key{}, policy.Key{}, err
+	}
+	return target.key, before, s.commit(ctx, change{
+		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
+	})
+}
+
+func (u Update) apply(now *standing, k *policy.Key) {
+	if u.Name != nil {
+		k.Name = *u.Name
+	}
+	if u.Permissions != nil {
+		k.Permissions = *u.Permissions
+	}
+	if u.Subaccounts != nil {
+		k.Subaccounts = now.subaccounts(*u.Subaccounts)
+	}
+	if u.Addresses != nil {
+		k.Addresses = *u.Addresses
+	}
+	if u.Expiry != nil {
+		k.Expiry = *u.Expiry
+	}
+	if u.Active != nil {
+		k.Active = *u.Active
+	}
+}
+
+// Revoke deletes a key of the caller's account and returns when. From then on
+// its token is unknown. It returns ErrNotFound and ErrKeyInUse.
+func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (time.Time, error) {
+	err := s.retry(func() error {
+		now, target, held, err := s.target(ctx, by, id, policy.DeleteKeys)
+		if err != nil {
+			return err
+		}
+		return s.commit(ctx, change{guards: append(now.guards, held), steps: s.remove(target)})
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("revoke key: %w", err)
+	}
+	return s.o.Now().UTC(), nil
+}
+
+// remove deletes the record first: what is in the index alone is dead already.
+func (s *Store) remove(k *storedKey) []step {
+	return []step{
+		{Kind: stepDel, Key: s.names.key(k.tokenHash)},
+		{Kind: stepHDel, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID)},
+		s.publishKey(k.tokenHash),
+	}
+}
+
+// Regenerate replaces a key of the caller's account by one with another id and
+// token that holds the same; the old ones are gone. It returns ErrNotFound,
+// ErrKeyInUse, a *policy.Excess when the caller does not hold all that the key
+// holds, and ErrConflict when the key was replaced or revoked meanwhile.
+func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, Token, error) {
+	var next policy.Key
+	var token Token
+	tries := 0
+	err := s.retry(func() (err error) {
+		next, token, err = s.regenerate(ctx, by, id)
+		if tries++; tries > 1 && errors.Is(err, ErrNotFound) {
+			return ErrConflict // it was there when this began
+		}
+		return err
+	})
+	if err != nil {
+		return policy.Key{}, Token{}, fmt.Errorf("regenerate key: %w", err)
+	}
+	return next, token, nil
+}
+
+func (s *Store) regenerate(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, Token, error) {
+	now, target, held, err := s.target(ctx, by, id, policy.RegenerateKeys)
+	if err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	if err := now.caller.CheckHolds(&target.key, s.o.Delegation); err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	next := target.key
+	next.ID, next.CreatedAt = policy.KeyID(uuid.NewString()), s.o.Now().UTC().Truncate(time.Second)
+	token, steps, err := s.issue(&next, target.accountUID)
+	if err != nil {
+		return policy.Key{}, Token{}, err
+	}
+	return next, token, s.commit(ctx, change{guards: append(now.guards, held), steps: append(steps, s.remove(target)...)})
+}
+
+// retry tries a change again while others come first.
+func (s *Store) retry(try func() error) error {
+	for range commitTries {
+		if err := try(); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+	return ErrConflict
+}

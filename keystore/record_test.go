@@ -1,0 +1,113 @@
+package keystore_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+)
+
+const someHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// Records of this version, as they lie in stores that are in use: they must be
+// understood for as long as there is a version 1.
+const (
+	keyRecordV1 = `{"v":1,"token_hash":"` + someHash + `","id":"6f1e","account":"acme","account_uid":"u1","name":"CI ✓",` +
+		`"permissions":["proxies:read","account:apikeys:create"],"all_subaccounts":false,"subaccounts":["aaaaaaaa-0000-4000-8000-000000000001"],` +
+		`"any_address":false,"addresses":["203.0.113.0/24","198.51.100.7","2001:db8::/32"],"never_expires":false,"expires_at":1790000000,` +
+		`"active":true,"preview":"gk_Ab3x…9fQz","created_at":1780000000}`
+	accountRecordV1 = `{"v":1,"uid":"u1","id":"acme","name":"Acme","status":"active","permissions":["proxies:*"],` +
+		`"subaccounts":[{"id":"aaaaaaaa-0000-4000-8000-000000000001","label":"EU","product":"proxies"}],"created_at":1780000000,"updated_at":1780000001}`
+)
+
+func TestRecordsOfVersion1AreUnderstood(t *testing.T) {
+	got, again, err := keystore.TwiceKey(keyRecordV1, someHash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := policy.Key{
+		ID: "6f1e", Account: "acme", Name: "CI ✓", Permissions: policy.NewPermissionSet(read, policy.CreateKeys),
+		Subaccounts: policy.OnlySubaccounts(subA), Addresses: policy.OnlyAddresses(office, home, mustPrefix("2001:db8::/32")),
+		Expiry: policy.ExpiresAt(1790000000), Active: true, Preview: "gk_Ab3x…9fQz", CreatedAt: got.CreatedAt,
+	}
+	if diff := cmp.Diff([]policy.Key{want, want}, []policy.Key{got, again}, same); diff != "" || got.CreatedAt.Unix() != 1780000000 {
+		t.Errorf("key (-want +got):\n%s", diff)
+	}
+	account, accountAgain, err := keystore.TwiceAccount(accountRecordV1, "acme", policy.Catalogue{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(account, accountAgain, same); diff != "" || account.Name != "Acme" || account.UpdatedAt.Unix() != 1780000001 {
+		t.Errorf("account %+v (-first +second):\n%s", account, diff)
+	}
+}
+
+// What is accepted means the same when it is written and read again, and no
+// accepted record is one that restricts and does not restrict.
+func FuzzKeyRecord(f *testing.F) {
+	f.Add(keyRecordV1)
+	f.Add(strings.NewReplacer(`"all_subaccounts":false,"subaccounts":["aaaaaaaa-0000-4000-8000-000000000001"]`, `"all_subaccounts":true,"subaccounts":[]`,
+		`"any_address":false,"addresses":["203.0.113.0/24","198.51.100.7","2001:db8::/32"]`, `"any_address":true,"addresses":[]`,
+		`"never_expires":false,"expires_at":1790000000`, `"never_expires":true,"expires_at":0`).Replace(keyRecordV1))
+	f.Add(strings.Replace(keyRecordV1, "203.0.113.0/24", "::ffff:1.2.3.4", 1))
+	f.Add(strings.Replace(keyRecordV1, "203.0.113.0/24", "::ffff:0:0/95", 1))
+	f.Add(strings.Replace(keyRecordV1, "aaaaaaaa", "AAAAAAAA", 1))
+	f.Add(strings.Replace(keyRecordV1, "1790000000", "-9223372036854775808", 1))
+	f.Add(strings.Replace(keyRecordV1, "1780000000", "9223372036854775807", 1))
+	f.Add(strings.Replace(keyRecordV1, "CI ✓", "\ufffd\u2028\\u0000", 1))
+	f.Add(strings.Replace(keyRecordV1, `"account:apikeys:create"`, `null`, 1))
+	f.Fuzz(func(t *testing.T, raw string) {
+		first, second, err := keystore.TwiceKey(raw, someHash)
+		if err != nil {
+			if strings.Contains(err.Error(), "accepted, but") {
+				t.Fatal(err)
+			}
+			return
+		}
+		if diff := cmp.Diff(first, second, same); diff != "" {
+			t.Fatalf("(-first +second):\n%s", diff)
+		}
+		if first.Subaccounts.All() && len(first.Subaccounts.IDs()) > 0 || first.Addresses.Any() && len(first.Addresses.Strings()) > 0 ||
+			first.Expiry.Never() && first.Expiry.Unix() != 0 {
+			t.Fatalf("limited and unlimited: %+v", first)
+		}
+		for _, field := range []string{
+			"v", "token_hash", "id", "account", "account_uid", "name", "permissions", "all_subaccounts", "subaccounts", "any_address",
+			"addresses", "never_expires", "expires_at", "active", "preview", "created_at",
+		} {
+			if !strings.Contains(raw, field) && !strings.Contains(raw, `\`) {
+				t.Fatalf("accepted without %s", field)
+			}
+		}
+	})
+}
+
+func FuzzAccountRecord(f *testing.F) {
+	f.Add(accountRecordV1)
+	f.Add(strings.Replace(accountRecordV1, `[{"id":"aaaaaaaa-0000-4000-8000-000000000001","label":"EU","product":"proxies"}]`, `[]`, 1))
+	f.Add(strings.Replace(accountRecordV1, `"proxies:*"`, `"*","nothing:*",""`, 1))
+	f.Add(strings.Replace(accountRecordV1, `"label":"EU",`, ``, 1))
+	f.Add(strings.Replace(accountRecordV1, `"active"`, `""`, 1))
+	catalogue, err := policy.NewCatalogue(read, write, other)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		first, second, err := keystore.TwiceAccount(raw, "acme", catalogue)
+		if err != nil {
+			if strings.Contains(err.Error(), "accepted, but") {
+				t.Fatal(err)
+			}
+			return
+		}
+		if diff := cmp.Diff(first, second, same); diff != "" {
+			t.Fatalf("(-first +second):\n%s", diff)
+		}
+		if first.ID != "acme" {
+			t.Fatalf("the record of acme is of %q", first.ID)
+		}
+	})
+}
