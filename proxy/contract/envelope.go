@@ -1,0 +1,112 @@
+package contract
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+
+	"gatehouse/proxy/problem"
+)
+
+// Envelope is the form of a successful answer.
+type Envelope struct {
+	Success bool   `json:"success"`
+	Message string `json:"message,omitempty"`
+	Data    any    `json:"data"`
+	Warning string `json:"warning,omitempty"`
+	Note    string `json:"note,omitempty"`
+}
+
+// Page is the envelope of one page of a listing. NextCursor is null on the
+// last one.
+type Page struct {
+	Success    bool    `json:"success"`
+	Data       any     `json:"data"`
+	NextCursor *string `json:"next_cursor"`
+}
+
+// NewPage makes the page; an empty cursor is the end.
+func NewPage(data any, cursor string) Page {
+	p := Page{Success: true, Data: data}
+	if cursor != "" {
+		p.NextCursor = &cursor
+	}
+	return p
+}
+
+// Write answers with v as JSON. It returns an error, and has written nothing,
+// when v cannot be encoded.
+func Write(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that has gone needs no answer
+	return nil
+}
+
+// maxPage is the most that one page of a listing holds, and what it holds
+// when the client does not say.
+const maxPage = 1000
+
+// ReadPage reads the limit and cursor of a listing from a query, in which
+// nothing else may stand.
+func ReadPage(rawQuery string) (limit int, cursor string, err error) {
+	values, parseErr := url.ParseQuery(rawQuery)
+	if parseErr != nil {
+		return 0, "", problem.New(problem.AmbiguousQuery, "The query of this request cannot be read.")
+	}
+	limit = maxPage
+	var wrong faults
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		all := values[name]
+		switch {
+		case len(all) > 1:
+			wrong.add(shown(name), "The parameter is there more than once.")
+		case name == "limit":
+			n, err := strconv.Atoi(all[0])
+			if err != nil || n < 1 || n > maxPage {
+				wrong.add("limit", "The limit must be a number from 1 to "+strconv.Itoa(maxPage)+".")
+			}
+			limit = n
+		case name == "cursor":
+			cursor = all[0]
+		default:
+			wrong.add(shown(name), "There is no such parameter.")
+		}
+	}
+	return limit, cursor, wrong.err()
+}
+
+// maxNameLength is that of a name or label, in characters.
+const maxNameLength = 100
+
+// readName trims a name and says what is wrong with it, "" if nothing is.
+// Characters that could make it look like another name, or break a line of a
+// log, are refused.
+func readName(s string) (name, fault string) {
+	name = strings.TrimSpace(s)
+	if utf8.RuneCountInString(name) > maxNameLength {
+		return "", "The name must have at most " + strconv.Itoa(maxNameLength) + " characters."
+	}
+	for _, r := range name {
+		if unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Bidi_Control, r) || unicode.In(r, unicode.Zl, unicode.Zp) {
+			return "", "The name must not have control characters."
+		}
+	}
+	return name, ""
+}

@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"gatehouse/proxy/problem"
+)
+
+// ioPatience is for how long a client may send nothing of a body it owes, or
+// take nothing of an answer, before it is given up.
+const ioPatience = 30 * time.Second
+
+// wallClock is for the deadlines of sockets, which know no other clock.
+func wallClock() time.Time {
+	return time.Now() //nolint:forbidigo // see above
+}
+
+// errClientGone: the client closed its connection before there was an answer.
+var errClientGone = errors.New("the client has gone")
+
+// responseWriter counts an answer, and gives the client more time as long as
+// it goes on taking it. It has Unwrap, so that http.ResponseController works.
+type responseWriter struct {
+	http.ResponseWriter
+	now       func() time.Time
+	requestID []string // the value of X-Request-Id
+	status    int      // 0: nothing was answered yet
+	written   int64
+	// multiplexed: the answer shares its connection with others (HTTP/2).
+	multiplexed bool
+	// old: the client speaks HTTP/1.0, whose 1xx answers and framing of
+	// bodies are not those of today.
+	old      bool
+	renewed  time.Time     // when the client last got more time
+	backend  time.Time     // when the backend got the request
+	upstream time.Duration // from then until its answer began
+}
+
+// Unwrap gives http.ResponseController the writer below.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *responseWriter) WriteHeader(status int) {
+	w.renew()
+	// ReverseProxy passes 1xx answers on as they are, and forgets every header
+	// behind them.
+	h := w.Header()
+	h["X-Request-Id"] = w.requestID
+	if w.old {
+		if status < http.StatusOK {
+			return
+		}
+		// net/http overlooks Transfer-Encoding here, and would take the body
+		// for the next request.
+		h["Connection"] = []string{"close"}
+	}
+	if status < http.StatusOK {
+		stripIdentity(h)
+	} else if _, given := h["Content-Type"]; !given {
+		h["Content-Type"] = nil // or the server would guess one
+	}
+	if status >= http.StatusOK && w.status == 0 {
+		w.status = status
+		if !w.backend.IsZero() {
+			w.upstream = w.now().Sub(w.backend)
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.renew()
+	n, err := w.ResponseWriter.Write(b)
+	w.written += int64(n)
+	return n, err
+}
+
+// renew moves the deadline that the server set when the request began. Once a
+// second is enough, and keeps a short answer free of it. In HTTP/2 the deadline
+// would also end an answer that is only slow to begin; see begin.
+func (w *responseWriter) renew() {
+	now := w.now()
+	if w.multiplexed || now.Sub(w.renewed) < time.Second {
+		return
+	}
+	w.renewed = now
+	// A writer without deadlines, as in tests, has nobody to wait for.
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(wallClock().Add(ioPatience))
+}
+
+// requestBody bounds the body of a request in size and silence, counts it, and
+// remembers what went wrong with it: a backend sees only that it broke off.
+type requestBody struct {
+	body    io.ReadCloser
+	control *http.ResponseController
+	header  http.Header // of the answer
+	// multiplexed: as in responseWriter.
+	multiplexed bool
+	read        atomic.Int64
+
+	mu       sync.Mutex
+	finished bool
+	failure  error
+}
+
+// newRequestBody puts itself in the place of the request's body. A request
+// without one is left alone.
+func newRequestBody(x *exchange, maxBody int64) *requestBody {
+	if x.r.Body == nil || x.r.Body == http.NoBody {
+		return nil
+	}
+	b := &requestBody{
+		body:    http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, maxBody),
+		control: http.NewResponseController(x.w.ResponseWriter), header: x.w.Header(), multiplexed: x.w.multiplexed,
+	}
+	// The server's own request keeps its body: by its type the server knows
+	// whether the connection can carry another request.
+	copied := *x.r
+	copied.Body = b
+	x.r = &copied
+	return b
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	b.deadline(wallClock().Add(ioPatience))
+	n, err := b.body.Read(p)
+	b.read.Add(int64(n))
+	whole := errors.Is(err, io.EOF)
+	if whole || b.multiplexed {
+		// Behind a whole body only the end of the connection is waited for,
+		// without limit. In HTTP/2 a deadline would end the body while the
+		// backend takes its time.
+		b.deadline(time.Time{})
+	}
+	if err != nil && !whole {
+		// The deadline stays: the server reads what is left before it answers.
+		b.mu.Lock()
+		b.failure = err
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+func (b *requestBody) Close() error { return b.body.Close() }
+
+// deadline is set only while the request is served: a transport may go on
+// reading when the connection already carries the next request.
+func (b *requestBody) deadline(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.finished {
+		_ = b.control.SetReadDeadline(at) // not every writer in tests has one
+	}
+}
+
+// finish ends what the body may do to its connection, and counts it.
+func (b *requestBody) finish(r *Record) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.finished = true
+	r.BytesIn = b.read.Load()
+}
+
+// explain returns the client's own fault where reading its body is what
+// failed, and err otherwise.
+func (b *requestBody) explain(err error) error {
+	if b == nil || err == nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var tooLarge *http.MaxBytesError
+	switch {
+	case b.failure == nil:
+		return err
+	case errors.As(b.failure, &tooLarge):
+		return bodyTooLarge()
+	}
+	b.header.Set("Connection", "close") // nobody knows where the next request begins
+	return &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: b.failure}
+}
+
+func bodyTooLarge() error {
+	return problem.New(problem.BodyTooLarge, "The body of this request is larger than this gateway accepts.")
+}
+
+// maxRequestID bounds a request id from a trusted proxy.
+const maxRequestID = 128
+
+// requestID keeps the id that a trusted proxy gave, if it is a plain one, and
+// makes a UUID v7 (RFC 9562 §5.7) otherwise.
+func requestID(h http.Header, trusted bool) string {
+	if given := h["X-Request-Id"]; trusted && len(given) == 1 && isPlainID(given[0]) {
+		return given[0]
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New()
+	}
+	return id.String()
+}
+
+func isPlainID(s string) bool {
+	if s == "" || len(s) > maxRequestID {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !isUnreserved(c) || c == '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// methodName is the method for logs: one that a route can name, or "other". A
+// client could put anything there, a token too.
+func methodName(method string) string {
+	if slices.Contains(routeMethods(), method) {
+		return method
+	}
+	return "other"
+}
+
+// traceparent continues the trace of a trusted proxy, or begins one that is
+// not sampled (W3C Trace Context §3.2). It reports which.
+func traceparent(h http.Header, trusted bool) (value string, continued bool) {
+	if given := h["Traceparent"]; trusted && len(given) == 1 && isTraceparent(given[0]) {
+		return given[0], true
+	}
+	var id [24]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return "00-" + hex.EncodeToString(id[:16]) + "-" + hex.EncodeToString(id[16:]) + "-00", false
+}
+
+// isTraceparent: version 00 exactly, and neither id all zero.
+func isTraceparent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	for _, part := range []string{s[3:35], s[36:52], s[53:]} {
+		for i := range len(part) {
+			if c := part[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return s[3:35] != "00000000000000000000000000000000" && s[36:52] != "0000000000000000"
+}

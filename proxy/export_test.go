@@ -1,0 +1,4 @@
+package proxy
+
+// IsHost is for tests.
+var IsHost = isHost

@@ -1,0 +1,153 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+
+	"gatehouse/proxy/problem"
+)
+
+// errSwitched: a backend changed the protocol of a connection without having
+// been asked to. What came behind that would pass unjudged.
+var errSwitched = errors.New("the backend switched protocols unasked")
+
+// Serve forwards the request and its answer. It returns an error, and has
+// written nothing, when there is no answer.
+func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error {
+	if a.exchange == nil {
+		return problem.Internal(errors.New("forwarded past the gateway"))
+	}
+	if r.URL.EscapedPath() != a.exchange.path {
+		// net/url would spell the path in another way than it was matched.
+		return problem.New(problem.AmbiguousPath, "The path of this request is ambiguous: it has more than one spelling.")
+	}
+	t := u.pick()
+	t.inFlight.Add(1)
+	defer t.inFlight.Add(-1)
+
+	// ReverseProxy hands an upgrade on; without the header there is none.
+	delete(r.Header, "Upgrade")
+	var failure error
+	forward := httputil.ReverseProxy{
+		Rewrite:        func(p *httputil.ProxyRequest) { u.rewrite(p, t, a) },
+		ModifyResponse: cleanResponse,
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
+		Transport:      u.transport,
+		BufferPool:     u.buffers,
+		ErrorLog:       u.errorLog,
+	}
+	forward.ServeHTTP(w, r)
+	stripTrailers(w.Header())
+	if failure == nil {
+		return nil
+	}
+	return explainFailure(r.Context(), failure)
+}
+
+// rewrite makes the request that the backend gets: what the client sent, byte
+// for byte, less what is withheld, plus what the gateway knows. It runs after
+// ReverseProxy has removed hop-by-hop headers, so that a client's Connection
+// header cannot remove ours.
+func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
+	x, out := a.exchange, p.Out
+	out.URL.Scheme, out.URL.Host = t.url.Scheme, t.url.Host
+	out.URL.RawQuery = x.query // ReverseProxy has dropped what it could not parse
+	out.Host = p.In.Host
+	out.Trailer = nil
+	u.filter.strip(out.Header)
+
+	trace, continued := traceparent(p.In.Header, x.from.trusted)
+	if !continued {
+		delete(out.Header, "Tracestate")
+	}
+	set := newHeaderSetter(out.Header, 9)
+	set.set("X-Gatehouse-Account", string(a.Caller.Account.ID))
+	set.set("X-Gatehouse-Key-Id", string(a.Caller.Key.ID))
+	set.set("X-Gatehouse-Permission", string(a.Permission))
+	if a.Subaccount != "" {
+		set.set("X-Gatehouse-Subaccount", string(a.Subaccount))
+	}
+	set.set("X-Request-Id", a.RequestID)
+	set.set("X-Forwarded-For", x.from.forwardedForValue())
+	set.set("X-Forwarded-Host", p.In.Host)
+	set.set("X-Forwarded-Proto", x.from.scheme(p.In))
+	set.set("Traceparent", trace)
+
+	// A backend that answers HEAD with a body, as many do by mistake, leaves it
+	// on the connection, where it would be the next request's answer.
+	out.Close = out.Method == http.MethodHead
+	if !a.Permission.SafeToRepeat() {
+		sendOnce(out)
+	}
+}
+
+// sendOnce keeps http.Transport from sending the request again when a
+// connection breaks: the backend may have acted on it already. The transport
+// repeats what has no body and either a safe method or an Idempotency-Key.
+func sendOnce(out *http.Request) {
+	if out.Body != nil && out.Body != http.NoBody {
+		return
+	}
+	switch out.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		out.Body = emptyBody{}
+		return
+	}
+	// The transport looks for these two spellings only; to a backend every
+	// letter case is the same (RFC 9110 §5.1).
+	rename(out.Header, "Idempotency-Key", "idempotency-key")
+	rename(out.Header, "X-Idempotency-Key", "x-idempotency-key")
+}
+
+func rename(h http.Header, from, to string) {
+	if values, ok := h[from]; ok {
+		delete(h, from)
+		h[to] = values
+	}
+}
+
+// emptyBody is no body on the wire, and a body to http.Transport.
+type emptyBody struct{}
+
+func (emptyBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyBody) Close() error             { return nil }
+
+// cleanResponse takes out of a backend's answer what only Gatehouse may say.
+func cleanResponse(r *http.Response) error {
+	if r.StatusCode == http.StatusSwitchingProtocols {
+		return errSwitched
+	}
+	for _, h := range []http.Header{r.Header, r.Trailer} {
+		stripIdentity(h)
+		delete(h, "X-Request-Id") // ours is on the answer already
+	}
+	return nil
+}
+
+// stripTrailers does the same to trailers that the backend did not announce.
+func stripTrailers(h http.Header) {
+	for name := range h {
+		trailer, is := strings.CutPrefix(name, http.TrailerPrefix)
+		if is && (isIdentity(trailer) || trailer == "X-Request-Id") {
+			delete(h, name)
+		}
+	}
+}
+
+// explainFailure says what became of a request that got no answer.
+func explainFailure(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.Join(errClientGone, err)
+	}
+	var op *net.OpError
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() && (!errors.As(err, &op) || op.Op != "dial") {
+		return &problem.Problem{Code: problem.UpstreamTimeout, Detail: "The product behind this gateway did not answer in time.", Cause: err}
+	}
+	return &problem.Problem{Code: problem.UpstreamUnreachable, Detail: "The product behind this gateway could not be reached.", Cause: err}
+}

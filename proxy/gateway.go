@@ -1,0 +1,240 @@
+// Package proxy is the way of a request: from its path and route over its
+// credential and the decision to a backend, and the record of it. It decides
+// nothing by itself (policy does) and keeps nothing (keystore does).
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+	"gatehouse/proxy/problem"
+)
+
+// KeyFinder finds the key of a token, as keystore.Store does.
+type KeyFinder interface {
+	Lookup(ctx context.Context, t keystore.Token) (keystore.Entry, error)
+}
+
+// Options is what a Gateway is made of.
+type Options struct {
+	Routes      *Routes
+	Addresses   ClientAddress
+	Keys        KeyFinder
+	TokenPrefix string
+	// Limits limits each key, Failures each address that shows invalid
+	// tokens; nil does not limit.
+	Limits, Failures *Limiter
+	Records          Recorder
+	// MaxBody is the largest request body, in bytes.
+	MaxBody int64
+	Now     func() time.Time
+}
+
+// Gateway answers product and key API requests. It is immutable, and may be
+// used concurrently.
+type Gateway struct{ o Options }
+
+// New makes a gateway. Every option but the limiters must be given.
+func New(o Options) (*Gateway, error) {
+	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
+		return nil, errors.New("new gateway: an option is missing")
+	}
+	return &Gateway{o: o}, nil
+}
+
+// exchange is one request on its way, and what has become known of it.
+type exchange struct {
+	w      *responseWriter
+	r      *http.Request
+	path   string // as it was sent
+	query  string // as it was sent
+	from   origin
+	record Record
+}
+
+// ServeHTTP answers one request and records it, also when it breaks off.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := g.begin(w, r)
+	defer g.end(x)
+	if err := g.serve(r.Context(), x); err != nil {
+		x.fail(err)
+	}
+}
+
+func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{r: r, from: g.o.Addresses.of(r)}
+	x.record = Record{
+		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted), Method: methodName(r.Method),
+		Client: x.from.client, Reason: reasonAllowed,
+	}
+	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}
+	x.w.old = !r.ProtoAtLeast(1, 1)
+	control := http.NewResponseController(w) // not every writer in tests has deadlines
+	switch {
+	case r.ProtoMajor > 1:
+		x.w.multiplexed = true
+		_ = control.SetWriteDeadline(time.Time{})
+	case r.Body != nil && r.Body != http.NoBody:
+		// The server reads what is left of a body, also that of a refused
+		// request, and would wait for it without end.
+		_ = control.SetReadDeadline(wallClock().Add(ioPatience))
+	}
+	w.Header()["X-Request-Id"] = x.w.requestID
+	return x
+}
+
+// serve is the way of a request, in the order of the contract. Every error is
+// a refusal, and until the last line nothing has reached a backend.
+func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
+	if x.path, x.query, err = splitTarget(x.r); err != nil {
+		return err
+	}
+	if err := CanonicalPath(x.path); err != nil {
+		return err
+	}
+	route, err := g.o.Routes.Match(x.r, x.path)
+	if err != nil {
+		return err
+	}
+	x.record.Route = route.Pattern()
+	needs, err := route.Needs(x.r, x.query)
+	if err != nil {
+		return err
+	}
+	x.record.Permission = needs
+	entry, err := g.identify(ctx, x)
+	if err != nil {
+		return err
+	}
+	x.record.Key, x.record.Account, x.record.Source = entry.Key.ID, entry.Key.Account, entry.Source
+
+	subaccount := route.Subaccount(x.path)
+	decision := policy.Decide(policy.Request{
+		At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs,
+	}, entry.Key, entry.Account)
+	if !decision.Allowed() {
+		return problem.Refused(decision)
+	}
+	if route.subaccount >= 0 && subaccount == "" {
+		return problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
+	}
+	if err := g.o.Limits.take(string(entry.Key.ID), x.record.Start); err != nil {
+		return err
+	}
+	return g.hand(x, route, Access{
+		Caller:     policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client},
+		Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID,
+	})
+}
+
+// identify finds the key that the request shows. Only what the store itself
+// calls unknown is a bad token: every other failure is the store's.
+func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, error) {
+	credential, err := credentialOf(x.r.Header)
+	if err != nil {
+		return keystore.Entry{}, err
+	}
+	token, err := keystore.ParseToken(g.o.TokenPrefix, credential)
+	if err != nil {
+		return keystore.Entry{}, g.invalidToken(x)
+	}
+	begun := g.o.Now()
+	entry, err := g.o.Keys.Lookup(ctx, token)
+	x.record.Lookup = g.o.Now().Sub(begun)
+	switch {
+	case errors.Is(err, keystore.ErrUnknownToken):
+		return keystore.Entry{}, g.invalidToken(x)
+	case err != nil && ctx.Err() != nil:
+		return keystore.Entry{}, errors.Join(errClientGone, err)
+	case err != nil:
+		return keystore.Entry{}, problem.StoreUnavailable(err)
+	case entry.Key == nil || entry.Account == nil:
+		return keystore.Entry{}, problem.StoreUnavailable(errors.New("an entry without key or account"))
+	}
+	return entry, nil
+}
+
+// invalidToken counts a failed authentication. Only failures are limited, so
+// that nobody is locked out by a neighbour behind the same address.
+func (g *Gateway) invalidToken(x *exchange) error {
+	if err := g.o.Failures.take(failureSubject(x.failureAddress()), x.record.Start); err != nil {
+		return err
+	}
+	return problem.New(problem.InvalidToken, "This token is not valid.")
+}
+
+// hand gives the request to its backend.
+func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
+	if x.r.ContentLength > g.o.MaxBody {
+		return bodyTooLarge()
+	}
+	body := newRequestBody(x, g.o.MaxBody)
+	defer body.finish(&x.record)
+	x.w.backend = g.o.Now()
+	if route.own {
+		route.setPathValues(x.r, x.path)
+	}
+	a.exchange = x
+	return body.explain(route.backend.Serve(x.w, x.r, a))
+}
+
+// fail answers with the problem that err is. Where an answer has begun, the
+// connection is broken off instead, so that the client does not take half an
+// answer for a whole one.
+func (x *exchange) fail(err error) {
+	gone := errors.Is(err, context.Canceled) && x.r.Context().Err() != nil
+	if gone || errors.Is(err, errClientGone) {
+		x.record.Status, x.record.Reason, x.record.Cause = statusClientGone, reasonClientGone, err
+		panic(http.ErrAbortHandler)
+	}
+	p := problem.From(err)
+	x.record.refuse(p)
+	if x.w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	problem.Write(x.w, p, x.record.RequestID)
+}
+
+// end records the request. A panic of a backend ends here: as a 500 where
+// nothing was answered yet.
+func (g *Gateway) end(x *exchange) {
+	panicked := recover()
+	aborted := panicked != nil
+	if err, ok := panicked.(error); aborted && (!ok || !errors.Is(err, http.ErrAbortHandler)) {
+		cause := fmt.Errorf("panic: %v\n%s", panicked, debug.Stack())
+		p := problem.Internal(cause)
+		x.record.refuse(p)
+		if x.w.status == 0 {
+			problem.Write(x.w, p, x.record.RequestID)
+			aborted = false
+		}
+	}
+	if aborted && x.record.Reason == reasonAllowed {
+		x.record.Reason = reasonAborted
+	}
+	if x.w.status != 0 {
+		x.record.Status = x.w.status
+	}
+	x.record.BytesOut, x.record.Upstream = x.w.written, x.w.upstream
+	x.record.Duration = g.o.Now().Sub(x.record.Start)
+	g.o.Records.Record(&x.record)
+	if aborted {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// failureAddress is whom a failed authentication is counted for: the client,
+// or the proxy that would not say who it was.
+func (x *exchange) failureAddress() netip.Addr {
+	if x.from.client.IsValid() {
+		return x.from.client
+	}
+	return x.from.peer
+}

@@ -1,0 +1,60 @@
+package problem
+
+import (
+	"errors"
+	"strings"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+)
+
+// From turns any error into the problem that the client is to see. An error
+// that nobody foresaw becomes a 500 that says nothing.
+func From(err error) *Problem {
+	var p *Problem
+	var excess *policy.Excess
+	var refused *keystore.RefusedError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &excess):
+		return exceeds(excess)
+	case errors.As(err, &refused):
+		return Refused(refused.Decision)
+	case errors.Is(err, keystore.ErrUnavailable):
+		return StoreUnavailable(err)
+	case errors.Is(err, keystore.ErrUnknownToken):
+		return New(InvalidToken, "This token is not valid.")
+	case errors.Is(err, keystore.ErrNotFound):
+		return New(NotFound, "There is no such object in this account.")
+	case errors.Is(err, keystore.ErrKeyInUse):
+		return New(KeyInUse, "A key cannot change itself. Use another key, or the dashboard.")
+	case errors.Is(err, keystore.ErrKeyLimit):
+		return New(KeyLimitReached, "This account has as many keys as it may have. Revoke one that is not needed.")
+	case errors.Is(err, keystore.ErrConflict):
+		return New(Conflict, "Another change to the same object came first. Look at it again, then try again.")
+	case errors.Is(err, keystore.ErrBadCursor):
+		return Invalid(FieldError{Field: "cursor", Detail: "This cursor is none that a listing returned."})
+	}
+	return Internal(err)
+}
+
+// exceeds names what a caller wanted to hand on and does not hold.
+func exceeds(e *policy.Excess) *Problem {
+	switch {
+	case len(e.Permissions) > 0:
+		return New(PermissionNotGrantable, "You can only grant what you hold yourself, and you lack: "+strings.Join(e.Permissions.Strings(), ", ")+".")
+	case e.AllSubaccounts || len(e.Subaccounts) > 0:
+		ids := make([]string, len(e.Subaccounts))
+		for i, id := range e.Subaccounts {
+			ids[i] = string(id)
+		}
+		if len(ids) == 0 {
+			return New(SubaccountNotGrantable, "You can only grant access to subaccounts that you can access yourself.")
+		}
+		return New(SubaccountNotGrantable, "You cannot grant access to subaccounts that you cannot access yourself: "+strings.Join(ids, ", ")+".")
+	case e.AnyAddress || len(e.Addresses) > 0:
+		return New(ExceedsYourAccess, "Your key is limited to certain addresses; a key that it makes must be limited to addresses inside of these.")
+	}
+	return New(ExceedsYourAccess, "A key cannot outlive the key that makes it; give it an earlier expiry.")
+}
