@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gatehouse/proxy/adminapi"
+)
+
+const (
+	adminReadTimeout = 30 * time.Second
+	// adminWriteTimeout leaves time for a profile.
+	adminWriteTimeout = 3 * time.Minute
+)
+
+// newAdmin makes the operators' server. Without an admin token it has no
+// /admin/v1.
+func (n *node) newAdmin(errorLog *log.Logger) (*http.Server, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answerPlain(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { answerPlain(w, n.ready(r.Context())) })
+	mux.Handle("GET /metrics", promhttp.InstrumentMetricHandler(n.registry, promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{})))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	if n.config.AdminToken != "" {
+		products := make([]string, 0, len(n.config.Products))
+		for _, p := range n.config.Products {
+			products = append(products, p.Name)
+		}
+		api, err := adminapi.New(adminapi.Options{
+			Store: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products, Now: time.Now, Log: n.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle(adminapi.Prefix, api)
+	}
+	return &http.Server{
+		Handler: mux, ErrorLog: errorLog, ReadHeaderTimeout: adminReadTimeout, ReadTimeout: adminReadTimeout,
+		WriteTimeout: adminWriteTimeout, IdleTimeout: 2 * time.Minute,
+	}, nil
+}
+
+var errDraining = errors.New("draining")
+
+// ready returns why the node should get no new requests, nil if it should.
+func (n *node) ready(ctx context.Context) error {
+	if n.draining.Load() {
+		return errDraining
+	}
+	return n.store.Ready(ctx)
+}
+
+func answerPlain(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = fmt.Fprintf(w, "not ready: %v\n", err) // a prober that has gone needs no answer
+		return
+	}
+	_, _ = fmt.Fprintln(w, "ok") // likewise
+}

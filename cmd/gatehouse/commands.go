@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"gatehouse/cmd/gatehouse/config"
+)
+
+const (
+	healthTimeout   = 2 * time.Second
+	maxHealthAnswer = 4 << 10
+)
+
+type checkCommand struct {
+	Config string `help:"The configuration file." required:"" placeholder:"FILE"`
+}
+
+// Run loads the configuration and does nothing with it.
+func (c *checkCommand) Run(t *terminal) error {
+	loaded, err := config.Load(c.Config, t.lookupEnv)
+	if err != nil {
+		return usageError{err}
+	}
+	_, err = fmt.Fprintf(t.out, "%s is valid: %d routes, %d upstreams, %d products\n",
+		c.Config, len(loaded.Routes), len(loaded.Upstreams), len(loaded.Products))
+	return err
+}
+
+type healthCommand struct {
+	Admin string `help:"The operators' address of the gateway." default:"http://127.0.0.1:9090" env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
+	Ready bool   `help:"Ask whether it is ready for requests, and not only alive."`
+}
+
+// Run asks the gateway once.
+func (c *healthCommand) Run(t *terminal) error {
+	path := "/livez"
+	if c.Ready {
+		path = "/readyz"
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, healthTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Admin, "/")+path, nil)
+	if err != nil {
+		return usageError{fmt.Errorf("--admin %s: %w", c.Admin, err)}
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return unreachableError{fmt.Errorf("no gateway reached: %w", err)}
+	}
+	said, err := io.ReadAll(io.LimitReader(answer.Body, maxHealthAnswer))
+	if err = errors.Join(err, answer.Body.Close()); err != nil {
+		return unreachableError{fmt.Errorf("the answer broke off: %w", err)}
+	}
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(strings.TrimSpace(string(said)))
+	}
+	return t.print("%s\n", strings.TrimSpace(string(said)))
+}
+
+type versionCommand struct{}
+
+// Run prints what this binary was built from.
+func (versionCommand) Run(t *terminal) error {
+	_, err := fmt.Fprintln(t.out, "gatehouse "+version())
+	return err
+}
+
+// version is the module's version or the commit the binary was built from.
+func version() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, modified := "", ""
+	for _, setting := range build.Settings {
+		switch setting.Key {
+		case "vcs.revision":
+			revision = " " + setting.Value[:min(12, len(setting.Value))]
+		case "vcs.modified":
+			if setting.Value == "true" {
+				modified = " (modified)"
+			}
+		}
+	}
+	return build.Main.Version + revision + modified + " " + build.GoVersion
+}

@@ -1,0 +1,239 @@
+// Package config is the YAML configuration of the gatehouse command: types,
+// defaults, strict loading and validation. It holds plain data, and opens,
+// resolves and contacts nothing but the file itself.
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"gatehouse/policy"
+	"gatehouse/proxy"
+)
+
+// Config is a complete configuration. One that Load or Parse returned is
+// valid; config.example.yaml documents every setting.
+type Config struct {
+	// Listen is the host:port of product traffic and the key API.
+	Listen string `yaml:"listen"`
+	// AdminListen is the host:port of the operators' side, which is never public.
+	AdminListen string `yaml:"admin_listen"`
+	// AdminToken opens /admin/v1. Empty: /admin/v1 is off.
+	AdminToken Secret `yaml:"admin_token"`
+	// TLS is for Listen. Its zero value: plain HTTP.
+	TLS TLS `yaml:"tls"`
+	// ShutdownGrace is how long requests may go on after the signal to stop.
+	ShutdownGrace time.Duration `yaml:"shutdown_grace"`
+	Store         Store         `yaml:"store"`
+	ClientAddress ClientAddress `yaml:"client_address"`
+	Token         Token         `yaml:"token"`
+	// Products are in the order of the file, which is the catalogue's.
+	Products   []Product           `yaml:"products"`
+	Upstreams  map[string]Upstream `yaml:"upstreams"`
+	Routes     []Route             `yaml:"routes"`
+	Limits     Limits              `yaml:"limits"`
+	Delegation Delegation          `yaml:"delegation"`
+	Log        Log                 `yaml:"log"`
+}
+
+// TLS names the files of a certificate and its key: both or neither.
+type TLS struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+}
+
+// Store says where keys are kept: exactly one of Redis and Embedded is set.
+type Store struct {
+	Redis    *Redis    `yaml:"redis"`
+	Embedded *Embedded `yaml:"embedded"`
+	// Timeout is how long a lookup may take before it is refused with 503.
+	Timeout time.Duration `yaml:"timeout"`
+	Lookup  Lookup        `yaml:"lookup"`
+	Cache   Cache         `yaml:"cache"`
+	// StaleIfUnavailable is how long keys go on working while the store does
+	// not answer; 0: not at all.
+	StaleIfUnavailable time.Duration `yaml:"stale_if_unavailable"`
+}
+
+// Redis says how to reach Redis: one address is a single server, several are
+// a Cluster, and with MasterName they are Sentinels.
+type Redis struct {
+	Addrs      []string `yaml:"addrs"`
+	MasterName string   `yaml:"master_name"`
+	Username   string   `yaml:"username"`
+	Password   Secret   `yaml:"password"`
+	DB         int      `yaml:"db"`
+	// Prefix begins every key and channel.
+	Prefix string   `yaml:"prefix"`
+	TLS    RedisTLS `yaml:"tls"`
+}
+
+// RedisTLS says how the connection to Redis is encrypted. Without CAFile the
+// system's certificates are trusted; without ServerName the host of the
+// address is expected.
+type RedisTLS struct {
+	Enabled    bool   `yaml:"enabled"`
+	CAFile     string `yaml:"ca_file"`
+	CertFile   string `yaml:"cert_file"`
+	KeyFile    string `yaml:"key_file"`
+	ServerName string `yaml:"server_name"`
+}
+
+// Embedded keeps keys in a file of this one node.
+type Embedded struct {
+	File string `yaml:"file"`
+}
+
+// Lookup says when a key may be answered for without asking the store.
+type Lookup string
+
+// The two ways to look up.
+const (
+	LookupStrict Lookup = "strict"
+	LookupCached Lookup = "cached"
+)
+
+// Cache bounds what the process remembers of the store: for how long, which
+// counts for LookupCached alone, and how many keys, in both ways to look up.
+type Cache struct {
+	TTL     time.Duration `yaml:"ttl"`
+	Entries int           `yaml:"entries"`
+}
+
+// ClientAddress says whose word is taken for the address of a client.
+type ClientAddress struct {
+	// TrustedProxies are canonical, and none of them is every address.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// Header is X-Forwarded-For, Forwarded, or a header with a single value.
+	Header string `yaml:"header"`
+}
+
+// Token says what tokens look like.
+type Token struct {
+	Prefix string `yaml:"prefix"`
+}
+
+// Product is a resource of the catalogue and the actions on it.
+type Product struct {
+	Name    string   `yaml:"-"`
+	Label   string   `yaml:"label"`
+	Actions []string `yaml:"actions"`
+}
+
+// Upstream is a backend of products.
+type Upstream struct {
+	// Targets are http or https URLs of a scheme and a host alone.
+	Targets []*url.URL `yaml:"targets"`
+	// Timeout is how long the response headers may take.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Route is one route as proxy.RouteSpec wants it, with its upstream by name.
+type Route struct {
+	Match      string                                  `yaml:"match"`
+	Permission policy.Permission                       `yaml:"permission"`
+	ByMethod   map[string]policy.Permission            `yaml:"by_method"`
+	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
+	Upstream   string                                  `yaml:"upstream"`
+}
+
+// Limits bound what is taken from a client.
+type Limits struct {
+	// Key is for the requests of one key.
+	Key Rate `yaml:"key"`
+	// FailedAuth is for the unknown tokens from one address.
+	FailedAuth Rate  `yaml:"failed_auth"`
+	MaxBody    Bytes `yaml:"max_body"`
+	MaxHeader  Bytes `yaml:"max_header"`
+}
+
+// Rate is so many a second, with bursts. A Rate of 0: no limit.
+type Rate struct {
+	Rate  float64 `yaml:"rate"`
+	Burst int     `yaml:"burst"`
+}
+
+// Delegation says what a key hands on to the keys that it makes.
+type Delegation struct {
+	InheritIPs        bool `yaml:"inherit_ips"`
+	CapExpiry         bool `yaml:"cap_expiry"`
+	MaxKeysPerAccount int  `yaml:"max_keys_per_account"`
+}
+
+// Log says what is logged: debug, info, warn or error, as json or console.
+type Log struct {
+	Level  string    `yaml:"level"`
+	Format LogFormat `yaml:"format"`
+}
+
+// LogFormat is how a log line is written.
+type LogFormat string
+
+// The two formats.
+const (
+	LogJSON    LogFormat = "json"
+	LogConsole LogFormat = "console"
+)
+
+// defaulter is a type whose settings have defaults other than zero.
+type defaulter interface{ setDefaults() }
+
+func (c *Config) setDefaults() {
+	*c = Config{
+		Listen:        ":8080",
+		AdminListen:   "127.0.0.1:9090",
+		ShutdownGrace: 30 * time.Second,
+		Store: Store{
+			Timeout: 250 * time.Millisecond,
+			Lookup:  LookupStrict,
+			Cache:   Cache{TTL: 5 * time.Second, Entries: 100_000},
+		},
+		ClientAddress: ClientAddress{TrustedProxies: []netip.Prefix{}, Header: "X-Forwarded-For"},
+		Token:         Token{Prefix: "gk_"},
+		Limits: Limits{
+			FailedAuth: Rate{Rate: 1, Burst: 20},
+			MaxBody:    10 << 20,
+			MaxHeader:  32 << 10,
+		},
+		Delegation: Delegation{MaxKeysPerAccount: 1000},
+		Log:        Log{Level: "info", Format: LogJSON},
+	}
+}
+
+func (r *Redis) setDefaults() {
+	*r = Redis{Addrs: []string{"127.0.0.1:6379"}, Prefix: "gatehouse:"}
+}
+
+func (e *Embedded) setDefaults() { *e = Embedded{File: "gatehouse.db.jsonl"} }
+
+func (u *Upstream) setDefaults() { *u = Upstream{Timeout: 30 * time.Second} }
+
+func (p *Product) setName(name string) { p.Name = name }
+
+// Catalogue returns the permissions of the products in their order, and the
+// built-in ones. It has no error for a valid configuration.
+func (c *Config) Catalogue() (policy.Catalogue, error) {
+	var permissions []policy.Permission
+	for _, product := range c.Products {
+		for _, action := range product.Actions {
+			permissions = append(permissions, policy.Permission(product.Name+":"+action))
+		}
+	}
+	return policy.NewCatalogue(permissions...)
+}
+
+// RouteSpecs returns the routes in their order, each with the backend of its
+// upstream. It does so for a valid configuration alone.
+func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy.RouteSpec {
+	specs := make([]proxy.RouteSpec, len(c.Routes))
+	for i, route := range c.Routes {
+		specs[i] = proxy.RouteSpec{
+			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
+		}
+		for parameter, permissions := range route.ByQuery {
+			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}
+		}
+	}
+	return specs
+}

@@ -1,0 +1,72 @@
+package config
+
+import "slices"
+
+func (v *validator) store() {
+	p, store := path{"store"}, v.config.Store
+	switch {
+	case store.Redis == nil && store.Embedded == nil:
+		v.refuse(p, "does not say where keys are kept", "give it redis or embedded")
+	case store.Redis != nil && store.Embedded != nil:
+		v.refuse(p.key("embedded"), "is there beside redis", "keep one of them")
+	}
+	if store.Redis != nil {
+		v.redis(p.key("redis"), store.Redis)
+	}
+	if store.Embedded != nil && store.Embedded.File == "" {
+		v.refuse(p.key("embedded").key("file"), "names no file", "write a path such as gatehouse.db.jsonl")
+	}
+	v.aboveZero(p.key("timeout"), int64(store.Timeout), "write a duration such as 250ms")
+	v.choice(p.key("lookup"), string(store.Lookup), string(LookupStrict), string(LookupCached))
+	v.cache(p.key("cache"), store)
+}
+
+// cache: the entries bound what is remembered in strict lookups too.
+func (v *validator) cache(p path, store Store) {
+	const most = 10_000_000
+	if store.Lookup == LookupCached && store.Cache.TTL == 0 {
+		v.refuse(p.key("ttl"), "is 0, so that lookup: cached would cache nothing", "write a duration such as 5s, or lookup: strict")
+	}
+	if store.Cache.Entries < 1 || store.Cache.Entries > most {
+		v.refuse(p.key("entries"), v.shown(p.key("entries"))+" is no number of entries", "write 1 to 10000000")
+	}
+}
+
+func (v *validator) redis(p path, r *Redis) {
+	if len(r.Addrs) == 0 {
+		v.refuse(p.key("addrs"), "names no address", "write at least one HOST:PORT")
+	}
+	for i, addr := range r.Addrs {
+		entry := p.key("addrs").index(i)
+		host, port, ok := splitHostPort(addr)
+		if !ok || host == "" || port == 0 {
+			v.refuse(entry, v.shown(entry)+" is no address of a server", "write HOST:PORT, as in 127.0.0.1:6379")
+		}
+		if slices.Contains(r.Addrs[:i], addr) {
+			v.refuse(entry, v.shown(entry)+" is there twice", "remove one of them: several addresses mean several servers")
+		}
+	}
+	if r.MasterName != "" && !v.given(p.key("addrs")) {
+		v.refuse(p.key("master_name"), "is there without addrs", "name the addresses of the Sentinels")
+	}
+	if r.DB < 0 {
+		v.refuse(p.key("db"), v.shown(p.key("db"))+" is no number of a database", "write 0 or more")
+	}
+	if r.DB > 0 && len(r.Addrs) > 1 && r.MasterName == "" {
+		v.refuse(p.key("db"), v.shown(p.key("db"))+" cannot be used: several addrs are a Cluster, which has only database 0", "write 0, or a master_name if the addrs are Sentinels")
+	}
+	if r.Username != "" && r.Password == "" {
+		v.refuse(p.key("username"), "is there without a password, and would not be sent", "give the password too, or remove it")
+	}
+	if !isMadeOf(r.Prefix, "-._:/") {
+		v.refuse(p.key("prefix"), v.shown(p.key("prefix"))+" is no prefix of keys", "write letters, digits, -, ., _, : and /, as in gatehouse:")
+	}
+	v.redisTLS(p.key("tls"), r.TLS)
+}
+
+func (v *validator) redisTLS(p path, t RedisTLS) {
+	v.certificate(p, t.CertFile, t.KeyFile)
+	if !t.Enabled && t != (RedisTLS{}) {
+		v.refuse(p, "has settings, but is not enabled", "write enabled: true, or remove them")
+	}
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"go.uber.org/zap"
+)
+
+// serve begins to answer on both listeners.
+func (n *node) serve() {
+	go func() {
+		if n.gateway.TLSConfig != nil {
+			n.failed <- n.gateway.ServeTLS(n.public, "", "")
+			return
+		}
+		n.failed <- n.gateway.Serve(n.public)
+	}()
+	go func() { n.failed <- n.admin.Serve(n.private) }()
+}
+
+// wait serves until ctx ends, and then drains: not ready first, requests under
+// way get the configured grace, and everything is closed. It returns an error
+// when a listener broke, or when requests had to be cut off.
+func (n *node) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case err := <-n.failed:
+		return errors.Join(fmt.Errorf("serve: %w", err), n.close())
+	}
+	n.draining.Store(true)
+	n.log.Info("draining", zap.Duration("grace", n.config.ShutdownGrace))
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.config.ShutdownGrace)
+	defer cancel()
+	err := n.gateway.Shutdown(grace)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close())
+	}
+	// Operators can watch until the last request has ended.
+	err = errors.Join(err, n.admin.Close(), n.close())
+	for range cap(n.failed) {
+		if served := <-n.failed; !errors.Is(served, http.ErrServerClosed) {
+			err = errors.Join(err, served)
+		}
+	}
+	n.log.Info("stopped")
+	return err
+}
+
+// close closes what was opened, the last first.
+func (n *node) close() error {
+	var err error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, n.closers[i]())
+	}
+	n.closers = nil
+	return err
+}

@@ -1,0 +1,133 @@
+package main_test
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// slowBackend answers when it is released.
+func slowBackend(t *testing.T) (b *backend, begun <-chan struct{}, release func()) {
+	t.Helper()
+	arrived, released := make(chan struct{}, 16), make(chan struct{})
+	b = startBackend(t, func(c net.Conn, r received) bool {
+		arrived <- struct{}{}
+		select {
+		case <-released:
+		case <-t.Context().Done():
+		}
+		return answerOK(c, r)
+	})
+	return b, arrived, func() { close(released) }
+}
+
+// inFlight sends a request, waits until the backend has it, and returns what
+// becomes of it.
+func (g *gateway) inFlight(t *testing.T, r request, begun <-chan struct{}) <-chan outcome {
+	t.Helper()
+	done := make(chan outcome, 1)
+	go func() {
+		got, err := g.exchange(r)
+		done <- outcome{got, err}
+	}()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case <-begun:
+	case early := <-done:
+		t.Fatalf("the request ended early: %+v", early)
+	case <-timeout.C:
+		t.Fatal("the request did not reach the backend")
+	}
+	return done
+}
+
+type outcome struct {
+	answer answer
+	err    error
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	slow, begun, release := slowBackend(t)
+	d := newTable(t, settings{Store: embeddedStore(t), Others: map[string]string{"slow": slow.addr}, OtherTimeout: "60s"})
+	k := d.createKey(t, d.root, may("serp_api:read"))
+	// A connection that is idle must not hold it up.
+	idle, err := d.dial(request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = idle.Close() }() // the gateway closes it too
+	done := d.inFlight(t, get(k, "/slow/x"), begun)
+	d.signal(t, syscall.SIGTERM)
+	eventually(t, patience, "not ready", func() error {
+		said, err := d.probe("/readyz")
+		return unless(err != nil && strings.Contains(said, "draining"), said)
+	})
+	if _, err := d.probe("/livez"); err != nil {
+		t.Errorf("/livez: %v", err)
+	}
+	if _, err := d.probe("/metrics"); err != nil {
+		t.Errorf("/metrics: %v", err)
+	}
+	eventually(t, patience, "no new connections", func() error {
+		c, err := d.dial(request{})
+		if err == nil {
+			_ = c.Close() // it was one too many
+		}
+		return unless(err != nil, "it is still listening")
+	})
+	if d.hasEnded() {
+		t.Fatal("it did not wait for the request")
+	}
+	release()
+	if got := <-done; got.err != nil || got.answer.status != http.StatusOK {
+		t.Errorf("the request in flight got %d %s, %v", got.answer.status, got.answer.body, got.err)
+	}
+	if code := d.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d, want 0", code)
+	}
+}
+
+func TestDrainPastTheGrace(t *testing.T) {
+	t.Parallel()
+	const grace = time.Second
+	slow, begun, _ := slowBackend(t)
+	d := newTable(t, settings{Store: embeddedStore(t), Grace: grace.String(), Others: map[string]string{"slow": slow.addr}, OtherTimeout: "60s"})
+	k := d.createKey(t, d.root, may("serp_api:read"))
+	done := d.inFlight(t, get(k, "/slow/x"), begun)
+	signalled := time.Now()
+	d.signal(t, syscall.SIGTERM)
+	code := d.wait(t, patience)
+	if took := time.Since(signalled); code == 0 || took < grace/2 || took > slack*grace {
+		t.Errorf("it ended with %d after %s, want another code than 0 after %s", code, took, grace)
+	}
+	if !strings.Contains(d.stderr.String(), "cut off") {
+		t.Errorf("stderr does not say that a request was cut off: %s", d.stderr.String())
+	}
+	if got := <-done; got.err == nil && got.answer.status == http.StatusOK {
+		t.Errorf("the request got %d", got.answer.status)
+	}
+}
+
+// TestSecondSignal: who asks twice does not wait.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	slow, begun, _ := slowBackend(t)
+	d := newTable(t, settings{Store: embeddedStore(t), Others: map[string]string{"slow": slow.addr}, OtherTimeout: "60s"})
+	k := d.createKey(t, d.root, may("serp_api:read"))
+	done := d.inFlight(t, get(k, "/slow/x"), begun)
+	d.signal(t, syscall.SIGINT)
+	eventually(t, patience, "draining", func() error {
+		_, err := d.probe("/readyz")
+		return unless(err != nil, "it is ready")
+	})
+	d.signal(t, syscall.SIGINT)
+	if code := d.wait(t, slack*time.Second); code == 0 {
+		t.Errorf("it ended with 0, and a request in flight")
+	}
+	<-done
+}

@@ -1,0 +1,259 @@
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+)
+
+// settings is a configuration of a gateway under test. Empty fields take the
+// defaults of the tests.
+type settings struct {
+	Store         string // YAML of the store
+	Timeout       string // of the store
+	Host          string // to listen on
+	AdminToken    string // "-" for none
+	TLS           string // YAML of tls
+	ClientAddress string // YAML of client_address
+	Key           string // YAML of limits.key
+	FailedAuth    string // YAML of limits.failed_auth
+	Grace         string
+	Level         string
+	Delegation    string // YAML of delegation
+	Datacenter    string // HOST:PORT of a backend
+	Residential   string // HOST:PORT of a backend
+	// Others are further upstreams, HOST:PORT by name, each with a route
+	// /NAME/ like that of /serp/v1/.
+	Others       map[string]string
+	OtherTimeout string // theirs; a second by default
+
+	Listen, AdminListen string // chosen by the harness
+}
+
+// operatorToken is the admin token of the gateways under test.
+const operatorToken = "operators-own-token-of-the-tests-0123456789"
+
+// maxBody is the largest request body of the gateways under test.
+const maxBody = 64 << 10
+
+var configuration = template.Must(template.New("config").Parse(`
+listen: "{{.Listen}}"
+admin_listen: "{{.AdminListen}}"
+admin_token: "{{if ne .AdminToken "-"}}{{.AdminToken}}{{end}}"
+tls: {{.TLS}}
+shutdown_grace: {{.Grace}}
+store:
+  {{.Store}}
+  timeout: {{.Timeout}}
+client_address: {{.ClientAddress}}
+products:
+  datacenter_shared: {label: Shared datacenter, actions: [read, write, delete]}
+  residential: {label: Residential, actions: [read, write, delete]}
+  serp_api: {label: SERP API, actions: [read, write, delete]}
+  subaccount: {label: Subaccounts, actions: [read, write]}
+upstreams:
+  datacenter: {targets: ["http://{{.Datacenter}}"]}
+  residential: {targets: ["http://{{.Residential}}"]}
+{{- range $name, $target := .Others}}
+  {{$name}}: {targets: ["http://{{$target}}"], timeout: {{$.OtherTimeout}}}
+{{- end}}
+routes:
+  - match: GET /v4/account/{subaccount}/datacenter_shared/proxy-list
+    permission: datacenter_shared:read
+    upstream: datacenter
+  - match: GET /v4/account/{subaccount}/datacenter_shared/whitelist
+    by_query:
+      type: {get: datacenter_shared:read, add: datacenter_shared:write, set: datacenter_shared:write, remove: datacenter_shared:delete}
+    upstream: datacenter
+  - match: /v4/account/{subaccount}/residential/subusers
+    by_method: {GET: residential:read, POST: residential:write}
+    upstream: residential
+  - match: DELETE /v4/account/{subaccount}/residential/subusers/{subuser}
+    permission: residential:delete
+    upstream: residential
+  - match: /v4/account/{subaccount}/details
+    by_method: {GET: subaccount:read, PUT: subaccount:write}
+    upstream: residential
+  - match: /serp/v1/
+    by_method: {GET: serp_api:read, POST: serp_api:write, DELETE: serp_api:delete}
+    upstream: residential
+{{- range $name, $target := .Others}}
+  - match: /{{$name}}/
+    by_method: {GET: serp_api:read, POST: serp_api:write, DELETE: serp_api:delete}
+    upstream: {{$name}}
+{{- end}}
+limits: {key: {{.Key}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB}
+delegation: {{.Delegation}}
+log: {level: {{.Level}}}
+`))
+
+func (s settings) withDefaults() settings {
+	for _, d := range []struct {
+		field *string
+		value string
+	}{
+		// The machine may be busy: only the tests of faults ask for the time
+		// that is promised.
+		{&s.Timeout, "5s"},
+		{&s.Host, "127.0.0.1"},
+		{&s.AdminToken, operatorToken},
+		{&s.TLS, "{}"},
+		{&s.ClientAddress, "{}"},
+		{&s.Key, "{rate: 0, burst: 0}"},
+		{&s.FailedAuth, "{rate: 0, burst: 0}"},
+		{&s.Grace, "30s"},
+		{&s.Level, "debug"},
+		{&s.Delegation, "{}"},
+		{&s.OtherTimeout, "1s"},
+		{&s.Datacenter, "127.0.0.1:1"},
+		{&s.Residential, "127.0.0.1:1"},
+	} {
+		if *d.field == "" {
+			*d.field = d.value
+		}
+	}
+	return s
+}
+
+// gateway is a gatehouse process that serves.
+type gateway struct {
+	*process
+	addr   string // HOST:PORT for clients
+	admin  string // HOST:PORT for operators
+	config string
+	client *http.Client
+}
+
+// startGateway starts `gatehouse serve`, waits until it is ready, and stops it
+// when the test ends, which must succeed.
+func startGateway(t testing.TB, s settings) *gateway {
+	t.Helper()
+	g := launchGateway(t, s)
+	g.waitReady(t, patience)
+	return g
+}
+
+// launchGateway is startGateway for one that need not become ready.
+func launchGateway(t testing.TB, s settings) *gateway {
+	t.Helper()
+	s = s.withDefaults()
+	client := &http.Client{
+		Timeout: patience, Transport: &http.Transport{},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	g := &gateway{config: filepath.Join(t.TempDir(), "gatehouse.yaml"), client: client}
+	t.Cleanup(client.CloseIdleConnections)
+	const tries = 5 // another process may take a port in between
+	for range tries {
+		port := freePort(t)
+		s.Listen, s.AdminListen = net.JoinHostPort(s.Host, port), "127.0.0.1:"+freePort(t)
+		g.addr, g.admin = net.JoinHostPort("127.0.0.1", port), s.AdminListen
+		var text strings.Builder
+		if err := configuration.Execute(&text, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(g.config, []byte(text.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if g.launch(t) {
+			return g
+		}
+	}
+	t.Fatalf("gatehouse did not start:\n%s%s", g.stdout.String(), g.stderr.String())
+	return nil
+}
+
+// launch reports false when a port was in use.
+func (g *gateway) launch(t testing.TB) bool {
+	t.Helper()
+	p := startProcess(t, gatehouse(t, "serve", "--config", g.config))
+	t.Cleanup(func() { stop(t, p) })
+	g.process = p
+	inUse := false
+	eventually(t, patience, "gatehouse starts", func() error {
+		if g.hasEnded() {
+			inUse = strings.Contains(g.stderr.String(), "in use")
+			g.awaited = true
+			if !inUse {
+				t.Fatalf("gatehouse ended:\n%s%s", g.stdout.String(), g.stderr.String())
+			}
+			return nil
+		}
+		_, err := g.probe("/livez")
+		return err
+	})
+	return !inUse
+}
+
+// hurry keeps the race detector from waiting for a second at every exit.
+const hurry = "GORACE=atexit_sleep_ms=50"
+
+// gatehouse is a command of the binary.
+func gatehouse(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(binary(t), "gatehouse"), args...)
+	cmd.Env = append(os.Environ(), "GOCOVERDIR="+coverageFolder(t), hurry, "GATEHOUSE_ADMIN_TOKEN="+operatorToken)
+	return cmd
+}
+
+// probe asks the operators' listener, and returns an error unless it says 200.
+func (g *gateway) probe(path string) (string, error) {
+	response, err := g.client.Get("http://" + g.admin + path)
+	if err != nil {
+		return "", err
+	}
+	var said bytes.Buffer
+	_, err = said.ReadFrom(response.Body)
+	if err = errors.Join(err, response.Body.Close()); err != nil {
+		return "", err
+	}
+	if response.StatusCode != http.StatusOK {
+		return said.String(), fmt.Errorf("%s: %d %s", path, response.StatusCode, said.String())
+	}
+	return said.String(), nil
+}
+
+func (g *gateway) waitReady(t testing.TB, within time.Duration) {
+	t.Helper()
+	eventually(t, within, "ready", func() error {
+		_, err := g.probe("/readyz")
+		return err
+	})
+}
+
+// stop stops a gateway that still runs, which must drain and exit with 0, and
+// looks at all it has written.
+func stop(t testing.TB, p *process) {
+	t.Helper()
+	if !p.awaited && p.hasEnded() {
+		t.Errorf("gatehouse ended by itself with %d", p.cmd.ProcessState.ExitCode())
+	}
+	if !p.hasEnded() {
+		p.signal(t, syscall.SIGTERM)
+		if code := p.wait(t, patience+10*time.Second); code != 0 {
+			t.Errorf("gatehouse ended with %d, want 0", code)
+		}
+	}
+	checkOutput(t, p.stdout.String(), p.stderr.String())
+	if t.Failed() {
+		t.Logf("the gateway's log ends with\n%s\n%s", lastOf(p.stdout.String()), lastOf(p.stderr.String()))
+	}
+}
+
+func lastOf(s string) string {
+	const shown = 4000
+	if len(s) > shown {
+		return "…" + s[len(s)-shown:]
+	}
+	return s
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"gatehouse/cmd/gatehouse/config"
+)
+
+// newLogger makes the logger, which writes in the background, and what
+// flushes it.
+func newLogger(c config.Log, out io.Writer) (log *zap.Logger, flush func(), err error) {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log: %w", err)
+	}
+	form := zapcore.EncoderConfig{
+		TimeKey: "time", LevelKey: "level", MessageKey: "message", NameKey: "logger",
+		EncodeTime: zapcore.RFC3339NanoTimeEncoder, EncodeLevel: zapcore.LowercaseLevelEncoder,
+		EncodeDuration: zapcore.StringDurationEncoder, LineEnding: zapcore.DefaultLineEnding,
+	}
+	encoder := zapcore.NewJSONEncoder(form)
+	if c.Format == config.LogConsole {
+		encoder = zapcore.NewConsoleEncoder(form)
+	}
+	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second}
+	log = zap.New(zapcore.NewCore(encoder, buffered, level))
+	return log, func() { _ = buffered.Stop() }, nil // there is nowhere to say that the log is lost
+}

@@ -1,0 +1,111 @@
+// Command gatehouse is the gateway and the tools around it: it wires the
+// packages together and answers on the command line. It decides nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"gatehouse/cmd/gatehouse/config"
+)
+
+// The exit codes that scripts can rely on.
+const (
+	exitDone        = 0
+	exitFailed      = 1 // refused, or gone wrong
+	exitUsage       = 2 // wrong command line or configuration
+	exitUnreachable = 3 // no gateway answered
+)
+
+const exitCodes = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line or configuration, 3 gateway not reachable."
+
+type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run the gateway."`
+	Demo    demoCommand    `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
+	Check   checkCommand   `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
+	Account accountCommand `cmd:"" help:"Provision accounts, as an operator."`
+	Key     keyCommand     `cmd:"" help:"Manage an account's keys, as an operator."`
+	Health  healthCommand  `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// terminal is what a command is connected to.
+type terminal struct {
+	ctx       context.Context
+	in        io.Reader
+	out, err  io.Writer
+	lookupEnv func(string) (string, bool)
+}
+
+func main() {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() { // ends with the process
+		<-signals
+		stop()
+		<-signals // whoever asks twice does not wait
+		os.Exit(exitFailed)
+	}()
+	os.Exit(run(&terminal{ctx: ctx, in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}, os.Args[1:]))
+}
+
+// run runs the command line and returns the exit code.
+func run(t *terminal, args []string) int {
+	var c commands
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("gatehouse"),
+		kong.Description("An authenticating reverse proxy for products that are sold as APIs.\n\n"+exitCodes),
+		kong.Writers(t.out, t.err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		panic(err) // the commands above are declared wrongly
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited // --help
+	}
+	if err != nil {
+		t.complain(err)
+		return exitUsage
+	}
+	if err := parsed.Run(t); err != nil {
+		t.complain(err)
+		return exitCode(err)
+	}
+	return exitDone
+}
+
+func (t *terminal) complain(err error) {
+	_, _ = fmt.Fprintf(t.err, "gatehouse: %v\n", err) // there is nowhere else to say it
+}
+
+// usageError is a command line that cannot be carried out.
+type usageError struct{ error }
+
+// unreachableError: no gateway answered.
+type unreachableError struct{ error }
+
+func exitCode(err error) int {
+	var usage usageError
+	var unreachable unreachableError
+	var problems config.Problems
+	switch {
+	case errors.As(err, &usage), errors.As(err, &problems):
+		return exitUsage
+	case errors.As(err, &unreachable):
+		return exitUnreachable
+	}
+	return exitFailed
+}
