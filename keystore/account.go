@@ -36,9 +36,9 @@ const deletePortion = 500
 // of creation and its keys. Without a status it keeps the one it has; a new one
 // is active. It returns what is stored, and whether it is new.
 // When it returns, every key of the account is bound by the new state.
-func (s *Store) PutAccount(ctx context.Context, a Account) (stored Account, created bool, err error) {
+func (s *Store) PutAccount(ctx context.Context, by policy.Caller, a Account) (stored Account, created bool, err error) {
 	for range commitTries {
-		stored, created, err = s.putAccount(ctx, a)
+		stored, created, err = s.putAccount(ctx, by, a)
 		if !errors.Is(err, errMoved) {
 			return stored, created, err
 		}
@@ -46,7 +46,7 @@ func (s *Store) PutAccount(ctx context.Context, a Account) (stored Account, crea
 	return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, ErrConflict)
 }
 
-func (s *Store) putAccount(ctx context.Context, a Account) (Account, bool, error) {
+func (s *Store) putAccount(ctx context.Context, _ policy.Caller, a Account) (Account, bool, error) {
 	name := s.names.account(a.ID)
 	old, err := s.readRaw(ctx, name)
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]A
 // DeleteAccount deletes the account and all its keys, or returns ErrNotFound.
 // Its keys are dead from the first step on; an interrupted deletion is
 // completed by another.
-func (s *Store) DeleteAccount(ctx context.Context, id policy.AccountID) error {
+func (s *Store) DeleteAccount(ctx context.Context, _ policy.Caller, id policy.AccountID) error {
 	name := s.names.account(id)
 	var raw string
 	err := s.retry(func() (err error) {

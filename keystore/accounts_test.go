@@ -25,7 +25,7 @@ func TestAccountIsKeptAsItWasPut(t *testing.T) {
 		}
 		want := put
 		want.CreatedAt, want.UpdatedAt = begun, begun
-		stored, created, err := n.PutAccount(t.Context(), put)
+		stored, created, err := n.PutAccount(t.Context(), policy.Caller{}, put)
 		if err != nil || !created {
 			t.Fatalf("put: created %v, %v", created, err)
 		}
@@ -43,7 +43,7 @@ func TestAccountIsKeptAsItWasPut(t *testing.T) {
 		again := keystore.Account{ID: put.ID, Name: "Renamed"}
 		want = again
 		want.CreatedAt, want.UpdatedAt, want.Status = begun, w.clock.Now(), policy.Suspended // one that is not given is kept
-		stored, created, err = n.PutAccount(t.Context(), again)
+		stored, created, err = n.PutAccount(t.Context(), policy.Caller{}, again)
 		if err != nil || created {
 			t.Fatalf("put again: created %v, %v", created, err)
 		}
@@ -59,7 +59,7 @@ func TestAccountIsKeptAsItWasPut(t *testing.T) {
 
 func TestNewAccountIsActive(t *testing.T) {
 	onEachStore(t, func(t *testing.T, w *world) {
-		if a, _, err := w.node().PutAccount(t.Context(), keystore.Account{ID: "acme"}); err != nil || a.Status != policy.Active {
+		if a, _, err := w.node().PutAccount(t.Context(), policy.Caller{}, keystore.Account{ID: "acme"}); err != nil || a.Status != policy.Active {
 			t.Errorf("got %q, %v", a.Status, err)
 		}
 	})
@@ -90,7 +90,7 @@ func TestAccountThatDoesNotExist(t *testing.T) {
 		wantErr(t, err, keystore.ErrNotFound)
 		_, err = n.Rules(t.Context(), "nobody")
 		wantErr(t, err, keystore.ErrNotFound)
-		wantErr(t, n.DeleteAccount(t.Context(), "nobody"), keystore.ErrNotFound)
+		wantErr(t, n.DeleteAccount(t.Context(), policy.Caller{}, "nobody"), keystore.ErrNotFound)
 		accounts, cursor, err := n.ListAccounts(t.Context(), "", 10)
 		if len(accounts) > 0 || cursor != "" || err != nil {
 			t.Errorf("list: %v, %q, %v", accounts, cursor, err)
@@ -121,7 +121,7 @@ func TestDeletedAccountTakesItsKeysWithIt(t *testing.T) {
 		if left := n.records(); len(left) != 1 {
 			t.Errorf("%d key records are left, want that of the other account", len(left))
 		}
-		wantErr(t, n.DeleteAccount(t.Context(), "acme"), keystore.ErrNotFound)
+		wantErr(t, n.DeleteAccount(t.Context(), policy.Caller{}, "acme"), keystore.ErrNotFound)
 
 		acme = n.account("acme") // its id is used again
 		for _, token := range tokens {
@@ -190,9 +190,9 @@ func TestDeleteRacingPutLeavesAnAccountInWholeOrNone(t *testing.T) {
 			var deleted, put error
 			together(2, func(i int) {
 				if i == 0 {
-					deleted = n.DeleteAccount(t.Context(), id)
+					deleted = n.DeleteAccount(t.Context(), policy.Caller{}, id)
 				} else {
-					_, _, put = other.PutAccount(t.Context(), keystore.Account{ID: id, Permissions: []string{"*"}})
+					_, _, put = other.PutAccount(t.Context(), policy.Caller{}, keystore.Account{ID: id, Permissions: []string{"*"}})
 				}
 			})
 			if deleted != nil || put != nil {
@@ -230,7 +230,7 @@ func TestConcurrentPutsOfOneAccountAgreeOnItsAge(t *testing.T) {
 		nodes := []*node{n, n.second()}
 		firsts := make(chan policy.AccountID, 16)
 		together(8, func(i int) {
-			_, created, err := nodes[i%2].PutAccount(t.Context(), keystore.Account{ID: "acme", Name: fmt.Sprint(i)})
+			_, created, err := nodes[i%2].PutAccount(t.Context(), policy.Caller{}, keystore.Account{ID: "acme", Name: fmt.Sprint(i)})
 			if err != nil {
 				t.Errorf("put: %v", err)
 			}

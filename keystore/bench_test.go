@@ -36,7 +36,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = s.Close() })
-	if _, _, err := s.PutAccount(ctx, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
+	if _, _, err := s.PutAccount(ctx, policy.Caller{}, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
 		b.Fatal(err)
 	}
 	rules, err := s.Rules(ctx, "acme")
@@ -115,7 +115,7 @@ func BenchmarkCachedLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = s.Close() })
-	if _, _, err := s.PutAccount(ctx, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
+	if _, _, err := s.PutAccount(ctx, policy.Caller{}, keystore.Account{ID: "acme", Permissions: []string{"*"}}); err != nil {
 		b.Fatal(err)
 	}
 	rules, err := s.Rules(ctx, "acme")

@@ -57,7 +57,7 @@ func (n *node) update(by policy.Caller, id policy.KeyID, u keystore.Update) {
 
 func (n *node) delete(id policy.AccountID) {
 	n.t.Helper()
-	n.must(nil, nil, n.DeleteAccount(n.t.Context(), id))
+	n.must(nil, nil, n.DeleteAccount(n.t.Context(), policy.Caller{}, id))
 }
 
 var downfalls = []downfall{
@@ -66,7 +66,7 @@ var downfalls = []downfall{
 		n.must(nil, nil, err)
 	}, unknown, false},
 	{"regenerated", func(n *node, person, caller policy.Caller) {
-		n.must(n.Regenerate(n.t.Context(), person, caller.Key.ID))
+		n.must(n.Regenerate(n.t.Context(), person, caller.Key.ID, 0))
 	}, unknown, false},
 	{"disabled", func(n *node, person, caller policy.Caller) {
 		n.update(person, caller.Key.ID, keystore.Update{Active: ptr(false)})
@@ -119,7 +119,7 @@ var operations = []operation{
 		return err
 	}, false},
 	{"regenerate", func(ctx context.Context, n *node, by policy.Caller, target policy.KeyID) error {
-		_, _, err := n.Regenerate(ctx, by, target)
+		_, _, err := n.Regenerate(ctx, by, target, 0)
 		return err
 	}, true},
 }

@@ -307,7 +307,7 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 		},
 		"regenerate": {
 			func(n *node, person policy.Caller, k policy.Key) error {
-				_, _, err := n.Regenerate(n.t.Context(), person, k.ID)
+				_, _, err := n.Regenerate(n.t.Context(), person, k.ID, 0)
 				return err
 			},
 			func(t *testing.T, n *node, person policy.Caller, k policy.Key, token keystore.Token) {
@@ -316,20 +316,20 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 					t.Errorf("the old key is dead and no new one is there: %v", err)
 				}
 				if err == nil { // it works, so it must be there to be regenerated
-					n.must(n.Regenerate(t.Context(), person, k.ID))
+					n.must(n.Regenerate(t.Context(), person, k.ID, 0))
 					n.wantUnknown(token)
 				}
 			},
 		},
 		"delete the account": {
 			func(n *node, person policy.Caller, _ policy.Key) error {
-				return n.DeleteAccount(n.t.Context(), person.Account.ID)
+				return n.DeleteAccount(n.t.Context(), policy.Caller{}, person.Account.ID)
 			},
 			func(t *testing.T, n *node, person policy.Caller, _ policy.Key, token keystore.Token) {
 				if _, err := n.Lookup(t.Context(), token); err != nil && !unknown(err) {
 					t.Errorf("lookup: %v", err)
 				}
-				if err := n.DeleteAccount(t.Context(), person.Account.ID); err != nil && !errors.Is(err, keystore.ErrNotFound) {
+				if err := n.DeleteAccount(t.Context(), policy.Caller{}, person.Account.ID); err != nil && !errors.Is(err, keystore.ErrNotFound) {
 					t.Errorf("delete again: %v", err)
 				}
 				n.wantUnknown(token)
@@ -406,7 +406,7 @@ func TestKeysOfAHalfDeletedAccountStayDead(t *testing.T) {
 			}
 			old, token := n.key(n.account("acme"))
 			victim.killAfter(2) // the account is gone, its keys are not
-			wantErr(t, victim.DeleteAccount(t.Context(), "acme"), keystore.ErrUnavailable)
+			wantErr(t, victim.DeleteAccount(t.Context(), policy.Caller{}, "acme"), keystore.ErrUnavailable)
 			eventually(t, "the deletion is seen", func() bool { _, err := n.Lookup(t.Context(), token); return unknown(err) })
 
 			person := n.account("acme")
@@ -420,7 +420,7 @@ func TestKeysOfAHalfDeletedAccountStayDead(t *testing.T) {
 			wantErr(t, err, keystore.ErrNotFound)
 			_, err = n.Revoke(t.Context(), person, old.ID)
 			wantErr(t, err, keystore.ErrNotFound)
-			_, _, err = n.Regenerate(t.Context(), person, old.ID)
+			_, _, err = n.Regenerate(t.Context(), person, old.ID, 0)
 			wantErr(t, err, keystore.ErrNotFound)
 		})
 	}

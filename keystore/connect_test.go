@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"gatehouse/keystore"
+	"gatehouse/policy"
 )
 
 func TestOpenNeedsExactlyOneStore(t *testing.T) {
@@ -142,7 +143,7 @@ func TestRedisUserIsLimitedToThePrefix(t *testing.T) {
 			k, token := n.key(person)
 			n.works(token)
 			eventually(t, "it is subscribed", func() bool { return keystore.Subscribed(n.Store) })
-			_, next, err := n.Regenerate(t.Context(), person, k.ID)
+			_, next, err := n.Regenerate(t.Context(), person, k.ID, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +178,7 @@ func TestRedisUserThatMayNotPublishChangesNothing(t *testing.T) {
 			t.Errorf("%s: got %v", op.name, err)
 		}
 	}
-	wantErr(t, mute.DeleteAccount(t.Context(), "acme"), keystore.ErrUnavailable)
+	wantErr(t, mute.DeleteAccount(t.Context(), policy.Caller{}, "acme"), keystore.ErrUnavailable)
 	if diff := cmp.Diff(before, n.everything()); diff != "" {
 		t.Errorf("something has changed (-want +got):\n%s", diff)
 	}

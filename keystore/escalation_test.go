@@ -134,7 +134,7 @@ func TestWeakKeyCannotTouchAStrongerOne(t *testing.T) {
 				_, _, err := n.Update(t.Context(), by, strong.ID, u)
 				wantExcess(t, what+" one with "+a.name, err, a.excess)
 			}
-			_, _, err := n.Regenerate(t.Context(), by, strong.ID)
+			_, _, err := n.Regenerate(t.Context(), by, strong.ID, 0)
 			wantExcess(t, "regenerate one with "+a.name, err, a.excess)
 			if diff := cmp.Diff(strong, *n.works(token).Key, same); diff != "" {
 				t.Errorf("one with %s has changed (-want +got):\n%s", a.name, diff)
@@ -172,7 +172,7 @@ func TestWeakKeyCannotStrengthenAnother(t *testing.T) {
 		if diff := cmp.Diff(policy.OnlySubaccounts(subA, subB), after.Subaccounts, same); diff != "" {
 			t.Errorf("no subaccounts are those of the caller (-want +got):\n%s", diff)
 		}
-		if _, _, err := n.Regenerate(t.Context(), by, equal.ID); err != nil {
+		if _, _, err := n.Regenerate(t.Context(), by, equal.ID, 0); err != nil {
 			t.Errorf("regenerate an equal one: %v", err)
 		}
 	})
@@ -223,7 +223,7 @@ func TestWhatTheAccountHasLostCannotBeHandedOn(t *testing.T) {
 			k.Permissions = policy.NewPermissionSet(read, policy.UpdateKeys, policy.RegenerateKeys)
 		})
 		_ = narrow
-		_, _, err := n.Regenerate(t.Context(), n.caller(narrowToken), writer.ID)
+		_, _, err := n.Regenerate(t.Context(), n.caller(narrowToken), writer.ID, 0)
 		wantExcess(t, "a reader regenerates a writer while nobody may write", err, lost)
 	})
 }

@@ -194,7 +194,7 @@ func (n *node) account(id policy.AccountID, changes ...func(*keystore.Account)) 
 	for _, change := range changes {
 		change(&a)
 	}
-	if _, _, err := n.PutAccount(n.t.Context(), a); err != nil {
+	if _, _, err := n.PutAccount(n.t.Context(), policy.Caller{}, a); err != nil {
 		n.t.Fatal(err)
 	}
 	rules, err := n.Rules(n.t.Context(), id)

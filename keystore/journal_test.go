@@ -47,7 +47,7 @@ func TestEveryChangeIsBackAfterReopening(t *testing.T) {
 	if _, err := n.Revoke(t.Context(), person, revoked.ID); err != nil {
 		t.Fatal(err)
 	}
-	next, nextToken, err := n.Regenerate(t.Context(), person, old.ID)
+	next, nextToken, err := n.Regenerate(t.Context(), person, old.ID, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func shortJournal(t *testing.T, w *world) (file string, content []byte) {
 	n := w.node()
 	person := n.account("acme")
 	k, _ := n.key(person)
-	n.must(n.Regenerate(t.Context(), person, k.ID))
+	n.must(n.Regenerate(t.Context(), person, k.ID, 0))
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -466,7 +466,7 @@ func TestFullDiskEndsAllChanges(t *testing.T) {
 		wantErr(t, err, keystore.ErrUnavailable)
 		_, err = n.Revoke(t.Context(), person, k.ID)
 		wantErr(t, err, keystore.ErrUnavailable)
-		wantErr(t, n.DeleteAccount(t.Context(), "acme"), keystore.ErrUnavailable)
+		wantErr(t, n.DeleteAccount(t.Context(), policy.Caller{}, "acme"), keystore.ErrUnavailable)
 	}
 	n.works(token)
 	if diff := gocmp.Diff(before, n.everything()); diff != "" {

@@ -131,7 +131,7 @@ func TestRegenerateReplacesIDAndTokenAndKeepsTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.clock.Advance(time.Minute)
-		next, token, err := n.Regenerate(t.Context(), person, old.ID)
+		next, token, err := n.Regenerate(t.Context(), person, old.ID, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestRegenerateReplacesIDAndTokenAndKeepsTheRest(t *testing.T) {
 		n.wantUnknown(oldToken)
 		_, err = n.Get(t.Context(), person, old.ID)
 		wantErr(t, err, keystore.ErrNotFound)
-		_, _, err = n.Regenerate(t.Context(), person, old.ID)
+		_, _, err = n.Regenerate(t.Context(), person, old.ID, 0)
 		wantErr(t, err, keystore.ErrNotFound)
 		if keys := n.list(person, 10); len(keys) != 1 || keys[0].ID != next.ID {
 			t.Errorf("list: %v", keys)
@@ -165,7 +165,7 @@ func TestKeyInUseCannotChangeItself(t *testing.T) {
 		wantErr(t, err, keystore.ErrKeyInUse)
 		_, err = n.Revoke(t.Context(), own, k.ID)
 		wantErr(t, err, keystore.ErrKeyInUse)
-		_, _, err = n.Regenerate(t.Context(), own, k.ID)
+		_, _, err = n.Regenerate(t.Context(), own, k.ID, 0)
 		wantErr(t, err, keystore.ErrKeyInUse)
 		if diff := cmp.Diff(k, *n.works(token).Key, same); diff != "" {
 			t.Errorf("it has changed (-want +got):\n%s", diff)
@@ -186,7 +186,7 @@ func TestKeyOfAnotherAccountIsNotFound(t *testing.T) {
 			wantErr(t, err, keystore.ErrNotFound)
 			_, err = n.Revoke(t.Context(), by, k.ID)
 			wantErr(t, err, keystore.ErrNotFound)
-			_, _, err = n.Regenerate(t.Context(), by, k.ID)
+			_, _, err = n.Regenerate(t.Context(), by, k.ID, 0)
 			wantErr(t, err, keystore.ErrNotFound)
 			if slices.ContainsFunc(n.list(by, 10), func(listed policy.Key) bool { return listed.Account != "rival" }) {
 				t.Errorf("the list of %s has another account's key", name)
@@ -249,7 +249,7 @@ func TestKeyLimit(t *testing.T) {
 		wantErr(t, err, keystore.ErrKeyLimit)
 		n.key(rival) // each account has a limit of its own
 
-		next, _, err := n.Regenerate(t.Context(), person, keys[0].ID)
+		next, _, err := n.Regenerate(t.Context(), person, keys[0].ID, 0)
 		if err != nil {
 			t.Fatalf("regenerate at the limit: %v", err)
 		}

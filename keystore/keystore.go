@@ -36,6 +36,8 @@ var (
 	ErrKeyLimit = errors.New("the account's number of keys has reached its limit")
 	// ErrBadCursor: the cursor is none that a listing returned.
 	ErrBadCursor = errors.New("unknown cursor")
+	// ErrReplaced: the key was replaced by another one, and can only be revoked.
+	ErrReplaced = errors.New("the key was replaced by another one")
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
 

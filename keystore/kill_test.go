@@ -48,7 +48,7 @@ func child(file string) {
 	s, err := keystore.Open(ctx, childOptions(file))
 	fail(err)
 	keystore.CompactFrom(s, 1<<14)
-	_, _, err = s.PutAccount(ctx, keystore.Account{ID: "acme", Permissions: []string{"*"}})
+	_, _, err = s.PutAccount(ctx, policy.Caller{}, keystore.Account{ID: "acme", Permissions: []string{"*"}})
 	fail(err)
 	rules, err := s.Rules(ctx, "acme")
 	fail(err)

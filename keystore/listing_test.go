@@ -188,7 +188,7 @@ func TestExpiredKeysAreKeptForTheirRetention(t *testing.T) {
 		n.update(person, expiring.ID, keystore.Update{Expiry: ptr(w.clock.In(-time.Hour))})
 		n.wantKept(expiringToken, 30*24*time.Hour-time.Hour)
 
-		next, nextToken, err := n.Regenerate(t.Context(), person, expiring.ID)
+		next, nextToken, err := n.Regenerate(t.Context(), person, expiring.ID, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,12 +47,12 @@ func everythingIsUnavailable(t *testing.T, n *node, person policy.Caller, id pol
 		"List":          func() error { _, _, err := n.List(ctx, person, "", 10); return err },
 		"Update":        func() error { _, _, err := n.Update(ctx, person, id, keystore.Update{}); return err },
 		"Revoke":        func() error { _, err := n.Revoke(ctx, person, id); return err },
-		"Regenerate":    func() error { _, _, err := n.Regenerate(ctx, person, id); return err },
+		"Regenerate":    func() error { _, _, err := n.Regenerate(ctx, person, id, 0); return err },
 		"GetAccount":    func() error { _, err := n.GetAccount(ctx, "acme"); return err },
 		"Rules":         func() error { _, err := n.Rules(ctx, "acme"); return err },
 		"ListAccounts":  func() error { _, _, err := n.ListAccounts(ctx, "", 10); return err },
-		"PutAccount":    func() error { _, _, err := n.PutAccount(ctx, keystore.Account{ID: "new"}); return err },
-		"DeleteAccount": func() error { return n.DeleteAccount(ctx, "acme") },
+		"PutAccount":    func() error { _, _, err := n.PutAccount(ctx, policy.Caller{}, keystore.Account{ID: "new"}); return err },
+		"DeleteAccount": func() error { return n.DeleteAccount(ctx, policy.Caller{}, "acme") },
 	} {
 		err := do()
 		if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrUnknownToken) {
@@ -313,7 +313,7 @@ func TestIndexThatNamesAnotherKey(t *testing.T) {
 		"get":    func() error { _, err := n.Get(t.Context(), acme, k.ID); return err },
 		"list":   func() error { _, _, err := n.List(t.Context(), acme, "", 10); return err },
 		"revoke": func() error { _, err := n.Revoke(t.Context(), acme, k.ID); return err },
-		"take":   func() error { _, _, err := n.Regenerate(t.Context(), acme, k.ID); return err },
+		"take":   func() error { _, _, err := n.Regenerate(t.Context(), acme, k.ID, 0); return err },
 	} {
 		if err := do(); !errors.Is(err, keystore.ErrUnavailable) {
 			t.Errorf("%s: got %v", name, err)

@@ -216,15 +216,17 @@ func (s *Store) remove(k *storedKey) []step {
 }
 
 // Regenerate replaces a key of the caller's account by one with another id and
-// token that holds the same; the old ones are gone. It returns ErrNotFound,
-// ErrKeyInUse, a *policy.Excess when the caller does not hold all that the key
-// holds, and ErrConflict when the key was replaced or revoked meanwhile.
-func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, Token, error) {
+// token that holds the same. With a grace of 0 the old ones are gone;
+// otherwise the old key works on for that long, as a key that was replaced.
+// It returns ErrNotFound, ErrKeyInUse, a *policy.Excess when the caller does
+// not hold all that the key holds, ErrConflict when the key was replaced or
+// revoked meanwhile, and ErrKeyLimit when the account has no room for two.
+func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, grace time.Duration) (policy.Key, Token, error) {
 	var next policy.Key
 	var token Token
 	tries := 0
 	err := s.retry(func() (err error) {
-		next, token, err = s.regenerate(ctx, by, id)
+		next, token, err = s.regenerate(ctx, by, id, grace)
 		if tries++; tries > 1 && errors.Is(err, ErrNotFound) {
 			return ErrConflict // it was there when this began
 		}
@@ -236,7 +238,7 @@ func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyI
 	return next, token, nil
 }
 
-func (s *Store) regenerate(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, Token, error) {
+func (s *Store) regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, _ time.Duration) (policy.Key, Token, error) {
 	now, target, held, err := s.target(ctx, by, id, policy.RegenerateKeys)
 	if err != nil {
 		return policy.Key{}, Token{}, err

@@ -142,7 +142,7 @@ func TestOnlyOneOfManyRegenerationsWins(t *testing.T) {
 			var winners []keystore.Token
 			var next policy.Key
 			together(8, func(i int) {
-				made, winner, err := nodes[i%len(nodes)].Regenerate(t.Context(), person, k.ID)
+				made, winner, err := nodes[i%len(nodes)].Regenerate(t.Context(), person, k.ID, 0)
 				switch {
 				case err == nil:
 					mu.Lock()
@@ -181,7 +181,7 @@ func TestRegenerateRacingRevokeLeavesOneOrNone(t *testing.T) {
 			var regenerated, revoked error
 			together(2, func(i int) {
 				if i == 0 {
-					_, next, regenerated = nodes[0].Regenerate(t.Context(), person, k.ID)
+					_, next, regenerated = nodes[0].Regenerate(t.Context(), person, k.ID, 0)
 				} else {
 					_, revoked = nodes[1].Revoke(t.Context(), person, k.ID)
 				}
@@ -232,7 +232,7 @@ func TestKeyChangesWhileTheAccountChanges(t *testing.T) {
 				if w.kind == "miniredis" || w.kind == "embedded" {
 					<-pause.C // in one process, one that hardly pauses lets nobody else come first
 				}
-				_, _, err := other.PutAccount(t.Context(), keystore.Account{ID: "acme", Name: fmt.Sprint(i), Status: policy.Active, Permissions: []string{"*"}})
+				_, _, err := other.PutAccount(t.Context(), policy.Caller{}, keystore.Account{ID: "acme", Name: fmt.Sprint(i), Status: policy.Active, Permissions: []string{"*"}})
 				if err != nil {
 					t.Errorf("put account: %v", err)
 				}
@@ -244,7 +244,7 @@ func TestKeyChangesWhileTheAccountChanges(t *testing.T) {
 				t.Errorf("create: %v", err)
 				break
 			}
-			next, nextToken, err := insist(func() (policy.Key, keystore.Token, error) { return n.Regenerate(t.Context(), person, k.ID) })
+			next, nextToken, err := insist(func() (policy.Key, keystore.Token, error) { return n.Regenerate(t.Context(), person, k.ID, 0) })
 			if err != nil {
 				t.Errorf("regenerate: %v", err)
 				break

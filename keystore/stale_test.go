@@ -70,7 +70,7 @@ func TestStaleAnswersNeverRevokedKeys(t *testing.T) {
 			here.must(nil, nil, err)
 		},
 		"regenerated here": func(t *testing.T, here, _ *node, person policy.Caller, id policy.KeyID, _ keystore.Token) {
-			here.must(here.Regenerate(t.Context(), person, id))
+			here.must(here.Regenerate(t.Context(), person, id, 0))
 		},
 		"revoked elsewhere, and heard of": func(t *testing.T, here, there *node, person policy.Caller, id policy.KeyID, _ keystore.Token) {
 			here.hearing(1, func() {

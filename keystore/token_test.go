@@ -225,7 +225,7 @@ func TestNothingStoredContainsTheToken(t *testing.T) {
 		person := n.account("acme")
 		k, first := n.key(person)
 		n.works(first)
-		next, second, err := n.Regenerate(t.Context(), person, k.ID)
+		next, second, err := n.Regenerate(t.Context(), person, k.ID, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

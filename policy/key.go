@@ -78,7 +78,16 @@ type Key struct {
 	Active      bool
 	Preview     string
 	CreatedAt   time.Time
+	// ReplacedAt is when the key was replaced by another one, zero for a key
+	// that was not: it works on until its Expiry, and then is gone.
+	ReplacedAt time.Time
+	// LastUsedAt is when a request with the key was last let through, to the
+	// minute or so, zero for never. It is a statistic, and no rule looks at it.
+	LastUsedAt time.Time
 }
+
+// Replaced reports whether the key was replaced by another one.
+func (k *Key) Replaced() bool { return !k.ReplacedAt.IsZero() }
 
 // Subaccount is one product instance of an account.
 type Subaccount struct {
@@ -96,6 +105,24 @@ type Account struct {
 	Subaccounts SubaccountSet
 }
 
+// ActorKind says what kind of caller made a change.
+type ActorKind string
+
+// The kinds of actors.
+const (
+	ActorKey      ActorKind = "key"
+	ActorSession  ActorKind = "session"
+	ActorOperator ActorKind = "operator"
+	ActorCLI      ActorKind = "cli"
+)
+
+// Actor names a caller for the audit trail.
+type Actor struct {
+	Kind ActorKind
+	// ID is the key's id, or who is signed in; "" for an operator.
+	ID string
+}
+
 // Caller is who makes a management request: a key, or a person with a
 // session or an operator, for whom Key is nil. What a caller may do is
 // bounded by its account as it is now.
@@ -103,6 +130,22 @@ type Caller struct {
 	Account *Account
 	Key     *Key
 	Client  netip.Addr
+	// Person is who the caller is where it is no key. It gives no rights.
+	Person Actor
+	// RequestID is that of the request, for the audit trail.
+	RequestID string
+}
+
+// Actor names the caller: its key, or else the person; an operator where
+// nothing is known.
+func (c Caller) Actor() Actor {
+	switch {
+	case c.Key != nil:
+		return Actor{Kind: ActorKey, ID: string(c.Key.ID)}
+	case c.Person.Kind == "":
+		return Actor{Kind: ActorOperator}
+	}
+	return c.Person
 }
 
 // Permissions returns what the caller may do: what its account holds and,

@@ -16,13 +16,15 @@ type Permission string
 // colon, so no catalogue and no key can ever hold it as a permission.
 const AnyValidKey Permission = "any-valid-key"
 
-// The permissions of key management, which every catalogue holds.
+// The built-in permissions, which every catalogue holds: key management, and
+// reading the account's audit trail.
 const (
 	CreateKeys     Permission = "account:apikeys:create"
 	ReadKeys       Permission = "account:apikeys:read"
 	UpdateKeys     Permission = "account:apikeys:update"
 	DeleteKeys     Permission = "account:apikeys:delete"
 	RegenerateKeys Permission = "account:apikeys:regenerate"
+	ReadAudit      Permission = "account:audit:read"
 )
 
 // ReadAction is the action that makes a request safe to send again: it
@@ -137,7 +139,7 @@ func (s PermissionSet) Strings() []string {
 }
 
 // Catalogue is the list of all permissions there are: those of the products
-// in the configuration and the built-in ones of key management. The zero
+// in the configuration and the built-in ones. The zero
 // value holds none.
 type Catalogue struct{ all PermissionSet }
 
@@ -153,7 +155,7 @@ func NewCatalogue(products ...Permission) (Catalogue, error) {
 			return Catalogue{}, fmt.Errorf("permission %q: the resource account is built in", p)
 		}
 	}
-	all := append(slices.Clone(products), CreateKeys, ReadKeys, UpdateKeys, DeleteKeys, RegenerateKeys)
+	all := append(slices.Clone(products), CreateKeys, ReadKeys, UpdateKeys, DeleteKeys, RegenerateKeys, ReadAudit)
 	return Catalogue{all: NewPermissionSet(all...)}, nil
 }
 

@@ -118,7 +118,7 @@ func TestOutageIsNeverRememberedAsAnUnknownKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	_, _, err = store.PutAccount(t.Context(), keystore.Account{
+	_, _, err = store.PutAccount(t.Context(), policy.Caller{}, keystore.Account{
 		ID: "acme", Name: "Acme", Permissions: []string{"*"}, Subaccounts: []policy.Subaccount{{ID: subA, Product: "datacenter_shared"}},
 	})
 	if err != nil {

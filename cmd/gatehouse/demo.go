@@ -108,7 +108,7 @@ func startDemoBackends(ctx context.Context, c *config.Config) (stop func(), err 
 
 // provisionDemo makes the account and its first key.
 func (n *node) provisionDemo(ctx context.Context) (token string, err error) {
-	_, _, err = n.store.PutAccount(ctx, keystore.Account{
+	_, _, err = n.store.PutAccount(ctx, policy.Caller{}, keystore.Account{
 		ID: demoAccount, Name: "Demo", Status: policy.Active, Permissions: []string{"*"},
 		Subaccounts: []policy.Subaccount{
 			{ID: demoDatacenter, Label: "EU scraping", Product: "datacenter_shared"},

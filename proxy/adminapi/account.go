@@ -22,7 +22,7 @@ func (a *API) putAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, created, err := a.o.Store.PutAccount(r.Context(), asked)
+	account, created, err := a.o.Store.PutAccount(r.Context(), policy.Caller{}, asked)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *API) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.o.Store.DeleteAccount(r.Context(), id); err != nil {
+	if err := a.o.Store.DeleteAccount(r.Context(), policy.Caller{}, id); err != nil {
 		return err
 	}
 	return contract.Write(w, http.StatusOK, contract.Envelope{Success: true, Message: "Account deleted", Data: struct {

@@ -25,10 +25,10 @@ const Prefix = "/admin/v1/"
 
 // Store is what the API needs of keystore.Store.
 type Store interface {
-	PutAccount(ctx context.Context, a keystore.Account) (keystore.Account, bool, error)
+	PutAccount(ctx context.Context, by policy.Caller, a keystore.Account) (keystore.Account, bool, error)
 	GetAccount(ctx context.Context, id policy.AccountID) (keystore.Account, error)
 	ListAccounts(ctx context.Context, cursor string, limit int) ([]keystore.Account, string, error)
-	DeleteAccount(ctx context.Context, id policy.AccountID) error
+	DeleteAccount(ctx context.Context, by policy.Caller, id policy.AccountID) error
 	Rules(ctx context.Context, id policy.AccountID) (*policy.Account, error)
 	Create(ctx context.Context, by policy.Caller, k keystore.NewKey) (policy.Key, keystore.Token, error)
 	List(ctx context.Context, by policy.Caller, cursor string, limit int) ([]policy.Key, string, error)

@@ -161,12 +161,12 @@ func TestCallerThatMayDoNothingAnyMoreMakesNoKey(t *testing.T) {
 		}, problem.KeyExpired},
 		{"its account suspended", func(w *world) { w.putAccount(func(a *keystore.Account) { a.Status = policy.Suspended }) }, problem.AccountSuspended},
 		{"its account deleted", func(w *world) {
-			if err := w.store.DeleteAccount(w.t.Context(), "acme"); err != nil {
+			if err := w.store.DeleteAccount(w.t.Context(), policy.Caller{}, "acme"); err != nil {
 				w.t.Fatal(err)
 			}
 		}, problem.NotFound},
 		{"its account deleted and made again", func(w *world) {
-			if err := w.store.DeleteAccount(w.t.Context(), "acme"); err != nil {
+			if err := w.store.DeleteAccount(w.t.Context(), policy.Caller{}, "acme"); err != nil {
 				w.t.Fatal(err)
 			}
 			w.putAccount(func(*keystore.Account) {})

@@ -105,7 +105,7 @@ func (w *world) putAccount(change func(*keystore.Account)) {
 		Subaccounts: []policy.Subaccount{{ID: subA, Product: "datacenter_shared"}, {ID: subB, Product: "datacenter_shared"}},
 	}
 	change(&a)
-	if _, _, err := w.store.PutAccount(w.t.Context(), a); err != nil {
+	if _, _, err := w.store.PutAccount(w.t.Context(), policy.Caller{}, a); err != nil {
 		w.t.Fatal(err)
 	}
 }
