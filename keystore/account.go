@@ -46,7 +46,7 @@ func (s *Store) PutAccount(ctx context.Context, by policy.Caller, a Account) (st
 	return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, ErrConflict)
 }
 
-func (s *Store) putAccount(ctx context.Context, _ policy.Caller, a Account) (Account, bool, error) {
+func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Account, bool, error) {
 	name := s.names.account(a.ID)
 	old, err := s.readRaw(ctx, name)
 	if err != nil {
@@ -61,11 +61,13 @@ func (s *Store) putAccount(ctx context.Context, _ policy.Caller, a Account) (Acc
 	now := s.o.Now().UTC().Truncate(time.Second)
 	a.CreatedAt, a.UpdatedAt = now, now
 	next := storedAccount{account: a, uid: uuid.NewString()}
+	var replaced *Account
 	if old != "" {
 		before, err := decodeAccount(old, a.ID, s.o.Catalogue)
 		if err != nil {
 			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, errors.Join(ErrUnavailable, err))
 		}
+		replaced = &before.account
 		next.uid, next.account.CreatedAt = before.uid, before.account.CreatedAt
 		if a.Status == "" {
 			next.account.Status = before.account.Status
@@ -86,6 +88,7 @@ func (s *Store) putAccount(ctx context.Context, _ policy.Caller, a Account) (Acc
 			{Kind: stepSet, Key: name, Value: raw},
 			s.publishAccount(a.ID),
 		},
+		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err
 }
@@ -145,15 +148,21 @@ func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]A
 // DeleteAccount deletes the account and all its keys, or returns ErrNotFound.
 // Its keys are dead from the first step on; an interrupted deletion is
 // completed by another.
-func (s *Store) DeleteAccount(ctx context.Context, _ policy.Caller, id policy.AccountID) error {
+func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.AccountID) error {
 	name := s.names.account(id)
 	var raw string
 	err := s.retry(func() (err error) {
 		if raw, err = s.readRaw(ctx, name); err != nil || raw == "" {
 			return err
 		}
+		// One that cannot be read must be possible to delete.
+		uid, before := "", []field(nil)
+		if stored, err := decodeAccount(raw, id, s.o.Catalogue); err == nil {
+			uid, before = stored.uid, accountFields(&stored.account)
+		}
 		return s.commit(ctx, change{
 			guards: []guard{{key: name, want: raw}}, steps: []step{{Kind: stepDel, Key: name}, s.publishAccount(id)},
+			event: s.eventOf(by, AccountDelete, id, uid).about("", changesOf(before, nil)),
 		})
 	})
 	if err != nil {
@@ -168,7 +177,10 @@ func (s *Store) DeleteAccount(ctx context.Context, _ policy.Caller, id policy.Ac
 	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name}}, // one that was put again meanwhile stays listed
-		steps:  []step{{Kind: stepZRem, Key: s.names.accounts(), Field: string(id)}},
+		steps: []step{
+			{Kind: stepZRem, Key: s.names.accounts(), Field: string(id)},
+			{Kind: stepDel, Key: s.names.used(id)},
+		},
 	})
 	if err != nil && !errors.Is(err, errMoved) {
 		return fmt.Errorf("delete account %s: %w", id, err)

@@ -1,12 +1,14 @@
 package keystore
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
 
 	"gatehouse/policy"
 )
@@ -66,15 +68,101 @@ type EventFilter struct {
 	Predecessors bool
 }
 
-// AuditLog returns up to limit events of the account, the newest first, from
-// the cursor on that an earlier call returned ("" for the first), and the
-// cursor of the next page, "" when there is none; or ErrBadCursor.
-func (s *Store) AuditLog(ctx context.Context, account policy.AccountID, f EventFilter, cursor string, limit int) ([]Event, string, error) {
-	return nil, "", errors.ErrUnsupported
+// AuditKeep says how much of an account's audit trail is kept: the last Events
+// of those that were carried out and as many that were refused, none older than
+// Age. Zero fields keep 10,000 events, and 400 days.
+type AuditKeep struct {
+	Events int
+	Age    time.Duration
+}
+
+const (
+	defaultAuditEvents = 10_000
+	defaultAuditAge    = 400 * 24 * time.Hour
+)
+
+func (k AuditKeep) orDefault() AuditKeep {
+	return AuditKeep{Events: cmp.Or(k.Events, defaultAuditEvents), Age: cmp.Or(k.Age, defaultAuditAge)}
+}
+
+// eventOf begins the event of an action that a caller has carried out.
+func (s *Store) eventOf(by policy.Caller, action Action, account policy.AccountID, accountUID string) *storedEvent {
+	id, err := uuid.NewV7()
+	if err != nil {
+		id = uuid.New()
+	}
+	return &storedEvent{accountUID: accountUID, event: Event{
+		ID: id.String(), At: s.o.Now().UTC().Truncate(time.Second), Action: action, Actor: by.Actor(), Client: by.Client,
+		Account: account, RequestID: by.RequestID, Outcome: Done,
+	}}
+}
+
+// about names the key that the event is about, and what has become of it.
+func (e *storedEvent) about(key policy.KeyID, changes []FieldChange) *storedEvent {
+	e.event.Key, e.event.Changes = key, changes
+	return e
+}
+
+// note is the step that adds the event to a stream of its account.
+func (s *Store) note(stream string, e *storedEvent) (step, error) {
+	raw, err := encodeEvent(e)
+	if err != nil {
+		return step{}, err
+	}
+	now := s.o.Now()
+	return step{
+		Kind: stepXAdd, Key: stream, Value: raw, Keep: s.o.Audit.Events,
+		Oldest: max(0, now.Add(-s.o.Audit.Age).UnixMilli()), Ends: now.Add(s.o.Audit.Age).Unix(),
+	}, nil
 }
 
 // Refused notes in the audit trail of the caller's account that an action was
-// refused, and with which code. Where the store does not answer, the log line
-// is all that is left of it.
+// refused, and with which code. What was refused is kept apart from what was
+// done, so that nobody can push real changes out of the trail by failing often.
+// Where the store does not answer, the log line is all that is left of it.
 func (s *Store) Refused(ctx context.Context, by policy.Caller, action Action, key policy.KeyID, code string) {
+	if by.Account == nil {
+		return
+	}
+	if _, err := policy.ParseSubaccountID(string(key)); err != nil { // a key's id is a UUID too
+		key = ""
+	}
+	e := s.eventOf(by, action, by.Account.ID, "").about(key, nil)
+	e.event.Outcome = code
+	s.logEvent(&e.event, s.keepRefusal(ctx, e))
+}
+
+func (s *Store) keepRefusal(ctx context.Context, e *storedEvent) error {
+	account, err := s.accountOf(ctx, e.event.Account)
+	if err != nil {
+		return err
+	}
+	e.accountUID = account.uid
+	add, err := s.note(s.names.refused(e.event.Account), e)
+	if err != nil {
+		return err
+	}
+	identity := s.identity.Load()
+	if identity == nil {
+		return errNotReached
+	}
+	return s.commit(ctx, change{guards: []guard{{key: s.names.marker(), want: *identity}}, steps: []step{add}})
+}
+
+// logEvent writes the event as a line of the log: who did what to which key,
+// and the names of the fields that changed, without their values.
+func (s *Store) logEvent(e *Event, notKept error) {
+	fields := make([]string, len(e.Changes))
+	for i, c := range e.Changes {
+		fields[i] = c.Field
+	}
+	address := ""
+	if e.Client.IsValid() {
+		address = e.Client.String()
+	}
+	s.o.Log.Info("audit",
+		zap.String("event_id", e.ID), zap.String("action", string(e.Action)), zap.String("outcome", e.Outcome),
+		zap.String("account", string(e.Account)), zap.String("key_id", string(e.Key)),
+		zap.String("actor_kind", string(e.Actor.Kind)), zap.String("actor_id", e.Actor.ID), zap.String("client_address", address),
+		zap.Strings("fields", fields), zap.String("request_id", e.RequestID), zap.NamedError("not_kept", notKept))
 }

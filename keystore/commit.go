@@ -38,19 +38,25 @@ const (
 	stepHDel    stepKind = "hdel"
 	stepZAdd    stepKind = "zadd"
 	stepZRem    stepKind = "zrem"
+	stepXAdd    stepKind = "xadd"
+	stepXDel    stepKind = "xdel"
 	stepPublish stepKind = "publish"
 )
 
 // step is one command of a change. A member that a sorted set has keeps its
-// score. Field is the hash field, the member of a
-// sorted set, or the channel; Value the value, the score, or the message. Ends
-// is the Unix second at which a set value goes away, 0 for never.
+// score. Field is the hash field, the member of a sorted set, the channel, or
+// the id of a stream's entry ("" for the next); Value the value, the score, the
+// message, or the entry. Ends is the Unix second at which a set value or a
+// stream goes away, 0 for never. A stream keeps the last Keep entries, and none
+// with an id before Oldest (Unix milliseconds).
 type step struct {
-	Kind  stepKind `json:"kind"`
-	Key   string   `json:"key"`
-	Field string   `json:"field,omitempty"`
-	Value string   `json:"value,omitempty"`
-	Ends  int64    `json:"ends,omitempty"`
+	Kind   stepKind `json:"kind"`
+	Key    string   `json:"key"`
+	Field  string   `json:"field,omitempty"`
+	Value  string   `json:"value,omitempty"`
+	Ends   int64    `json:"ends,omitempty"`
+	Keep   int      `json:"keep,omitempty"`
+	Oldest int64    `json:"oldest,omitempty"`
 }
 
 // change is a set of steps that is committed if all guards hold. The steps
@@ -59,6 +65,9 @@ type step struct {
 type change struct {
 	guards []guard
 	steps  []step
+	// event says in the audit trail what was done. Store.commit makes it the
+	// first step: there is no change without it.
+	event *storedEvent
 }
 
 // committer commits changes. It returns errMoved or ErrKeyLimit when a guard
@@ -157,6 +166,10 @@ func (c change) script() (keys []string, args []any) {
 			args = append(args, s.Field)
 		case stepPublish:
 			args = append(args, s.Field, s.Value)
+		case stepXAdd:
+			args = append(args, cmp.Or(s.Field, "*"), s.Value, s.Keep, s.Oldest, s.Ends)
+		case stepXDel:
+			args = append(args, s.Value)
 		case stepDel:
 		}
 	}
@@ -220,7 +233,9 @@ func undoOf(done []step) []step {
 			undo = append(undo, step{Kind: stepDel, Key: s.Key})
 		case stepHSet:
 			undo = append(undo, step{Kind: stepHDel, Key: s.Key, Field: s.Field})
-		case stepZAdd, stepDel, stepHDel, stepZRem, stepPublish:
+		case stepXAdd:
+			undo = append(undo, step{Kind: stepXDel, Key: s.Key, Value: s.Value})
+		case stepZAdd, stepDel, stepHDel, stepZRem, stepXDel, stepPublish:
 		}
 	}
 	return undo

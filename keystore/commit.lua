@@ -3,7 +3,9 @@
 -- ARGV: number of guards, then "is" value | "below" number for each guard,
 --       then the steps: "set" value unix-seconds-of-its-end (0: none) | "del" |
 --       "hset" field value | "hdel" field | "zadd" score member (if it is new) |
---       "zrem" member | "publish" channel message
+--       "zrem" member | "publish" channel message |
+--       "xadd" id entry most-entries oldest-id unix-seconds-of-its-end |
+--       "xdel" entry (of the last that were added)
 -- Returns 0 when done, or the number of the first guard that does not hold.
 local next_arg, next_key = 2, 1
 local function take()
@@ -42,6 +44,19 @@ while next_arg <= #ARGV do
     redis.call('ZADD', key, 'NX', take(), take())
   elseif kind == 'zrem' then
     redis.call('ZREM', key, take())
+  elseif kind == 'xadd' then
+    local id, entry, keep, oldest, ends = take(), take(), take(), take(), take()
+    redis.call('XADD', key, id, 'event', entry)
+    redis.call('XTRIM', key, 'MAXLEN', keep)
+    redis.call('XTRIM', key, 'MINID', oldest)
+    redis.call('EXPIREAT', key, ends)
+  elseif kind == 'xdel' then
+    local entry = take()
+    for _, found in ipairs(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1000)) do
+      if found[2][2] == entry then
+        redis.call('XDEL', key, found[1])
+      end
+    end
   elseif kind == 'publish' then
     redis.call('PUBLISH', take(), take())
   end

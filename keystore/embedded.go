@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type embedded struct {
 	mu      sync.Mutex // one change at a time: guards, journal, memory
 	journal *journal
 	broken  error // set when disk and memory may differ; ends all changes
+	last    entryID
 }
 
 // openEmbedded reads the journal back into memory. A journal that is not
@@ -45,6 +47,11 @@ func openEmbedded(ctx context.Context, file string, now func() time.Time) (*embe
 	})
 	e.one = newScriptCommitter(e.client)
 	for steps := range j.state(now().Unix()) {
+		for _, s := range steps {
+			if id, ok := parseEntryID(s.Field); ok && s.Kind == stepXAdd && id.compare(e.last) > 0 {
+				e.last = id
+			}
+		}
 		if err := e.one.commit(ctx, change{steps: steps}); err != nil {
 			return nil, errors.Join(fmt.Errorf("load %s: %w", file, err), e.close())
 		}
@@ -63,6 +70,7 @@ func (e *embedded) commit(ctx context.Context, c change) error {
 	if err := e.one.commit(ctx, change{guards: c.guards}); err != nil {
 		return err
 	}
+	c.steps = e.numbered(c.steps)
 	if err := e.journal.append(c.steps); err != nil {
 		e.broken = fmt.Errorf("journal: %w", err)
 		return e.broken
@@ -74,6 +82,19 @@ func (e *embedded) commit(ctx context.Context, c change) error {
 		return e.broken
 	}
 	return nil
+}
+
+// numbered gives entries of streams their ids, so that they have the same ones
+// when the journal is read back.
+func (e *embedded) numbered(steps []step) []step {
+	steps = slices.Clone(steps)
+	for i, s := range steps {
+		if s.Kind == stepXAdd && s.Field == "" {
+			e.last = e.last.next(e.journal.now())
+			steps[i].Field = e.last.String()
+		}
+	}
+	return steps
 }
 
 // tick moves the clock by which values go away, and only changes move it: the

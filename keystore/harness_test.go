@@ -350,6 +350,8 @@ func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]
 				text = c.HGetAll(ctx, name).Val()
 			case "zset":
 				text = c.ZRangeWithScores(ctx, name, 0, -1).Val()
+			case "stream":
+				text = c.XRange(ctx, name, "-", "+").Val()
 			case "none": // it went away meanwhile
 				continue
 			default:

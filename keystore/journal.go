@@ -40,11 +40,12 @@ type journal struct {
 	live        map[string]cell // what the lines add up to, by Redis key
 }
 
-// cell is the last state of one Redis key: a set value in whole, or the steps
-// that made each of its fields.
+// cell is the last state of one Redis key: a set value in whole, the steps
+// that made each of its fields, or those that added its entries, in order.
 type cell struct {
-	whole  *step
-	fields map[string]step
+	whole   *step
+	fields  map[string]step
+	entries []step
 }
 
 type journalLine struct {
@@ -198,9 +199,26 @@ func (j *journal) add(steps []step) {
 			if len(j.live[s.Key].fields) == 0 {
 				delete(j.live, s.Key)
 			}
-		case stepPublish:
+		case stepXAdd:
+			j.live[s.Key] = cell{entries: trimmed(append(j.live[s.Key].entries, s), s)}
+		case stepPublish, stepXDel: // a journaled change is never taken back
 		}
 	}
+}
+
+// trimmed drops the entries of a stream that its last step does not keep.
+func trimmed(entries []step, last step) []step {
+	drop := max(0, len(entries)-last.Keep)
+	for drop < len(entries) && entryMillis(entries[drop]) < last.Oldest {
+		drop++
+	}
+	return entries[drop:]
+}
+
+// entryMillis is the time in an entry's id.
+func entryMillis(s step) int64 {
+	id, _ := parseEntryID(s.Field)
+	return int64(id.millis) // #nosec G115 -- written by this process, from a clock
 }
 
 // state yields steps that restore what the journal holds, less what has gone
@@ -228,6 +246,11 @@ func (j *journal) state(unixSeconds int64) iter.Seq[[]step] {
 				return
 			}
 			for _, s := range c.fields {
+				if !emit(s) {
+					return
+				}
+			}
+			for _, s := range c.entries {
 				if !emit(s) {
 					return
 				}

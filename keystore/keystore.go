@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,8 @@ type Options struct {
 	TokenPrefix string
 	Delegation  policy.Delegation
 	MaxKeys     int
+	// Audit says how much of each account's audit trail is kept.
+	Audit AuditKeep
 
 	Now func() time.Time
 	Log *zap.Logger
@@ -120,8 +123,9 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	usage      usage
 	stop       context.CancelFunc
-	stopped    chan struct{}
+	background sync.WaitGroup
 	embedded   *embedded
 }
 
@@ -132,7 +136,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if (o.Redis == nil) == (o.EmbeddedFile == "") {
 		return nil, errors.New("open store: exactly one of Redis and an embedded file must be given")
 	}
-	s := &Store{o: o, names: names{o.Prefix}, stopped: make(chan struct{})}
+	o.Audit = o.Audit.orDefault()
+	s := &Store{o: o, names: names{o.Prefix}}
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -147,7 +152,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	go s.watch(background)
+	s.background.Go(func() { s.watch(background) })
+	s.background.Go(func() { s.writeUsage(background) })
 	return s, nil
 }
 
@@ -192,7 +198,7 @@ func noNotifications() *maintnotifications.Config {
 // Close ends the store's background work and its connections.
 func (s *Store) Close() error {
 	s.stop()
-	<-s.stopped
+	s.background.Wait()
 	s.keys.cache.StopAllGoroutines()
 	s.accounts.cache.StopAllGoroutines()
 	return s.disconnect()
@@ -266,6 +272,9 @@ func (n names) accounts() string                       { return n.prefix + "acco
 func (n names) key(tokenHash string) string            { return n.prefix + "key:" + tokenHash }
 func (n names) account(id policy.AccountID) string     { return n.prefix + "account:{" + string(id) + "}" }
 func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }
+func (n names) used(id policy.AccountID) string        { return n.account(id) + ":used" }
+func (n names) audit(id policy.AccountID) string       { return n.account(id) + ":audit" }
+func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
 
 // notNil makes "there is no such value" no error.
 func notNil(err error) error {

@@ -44,7 +44,12 @@ func (s *Store) List(ctx context.Context, by policy.Caller, cursor string, limit
 		if err != nil {
 			return nil, "", fmt.Errorf("list keys: %w", err)
 		}
-		keys = append(keys, k.key)
+		if !lapsed(&k.key, s.o.Now()) {
+			keys = append(keys, k.key)
+		}
+	}
+	if err := s.addLastUsed(ctx, by.Account.ID, keys); err != nil {
+		return nil, "", fmt.Errorf("list keys: %w", err)
 	}
 	return keys, nextCursor(page, rest), nil
 }
@@ -57,12 +62,11 @@ func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEnt
 	}
 	entries := make([]indexEntry, 0, len(index))
 	for id, value := range index {
-		tokenHash, created, _ := strings.Cut(value, ":")
-		at, err := strconv.ParseInt(created, 10, 64)
+		e, err := parseIndex(id, value)
 		if err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, errRecord))
+			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
 		}
-		entries = append(entries, indexEntry{id: id, created: at, tokenHash: tokenHash})
+		entries = append(entries, e)
 	}
 	if len(entries) == 0 {
 		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
@@ -100,11 +104,15 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	oldest := s.o.Now().Add(-orphanAge).UnixMilli()
+	now := s.o.Now()
+	oldest := now.Add(-orphanAge).UnixMilli()
 	var drop change
 	for i, e := range entries {
-		if !values[i].found && e.created < oldest {
-			drop.steps = append(drop.steps, step{Kind: stepHDel, Key: s.names.accountKeys(account), Field: e.id})
+		gone := !values[i].found && e.created < oldest
+		if gone || e.ends != 0 && e.ends <= now.Unix() {
+			drop.steps = append(drop.steps,
+				step{Kind: stepHDel, Key: s.names.accountKeys(account), Field: e.id},
+				step{Kind: stepHDel, Key: s.names.used(account), Field: e.id})
 		}
 	}
 	if len(drop.steps) == 0 {
@@ -119,6 +127,26 @@ type indexEntry struct {
 	id        string
 	created   int64
 	tokenHash string
+	ends      int64 // Unix seconds; 0 for a key that was not replaced
+}
+
+// parseIndex reads what value wrote.
+func parseIndex(id, value string) (indexEntry, error) {
+	parts := strings.Split(value, ":")
+	if len(parts) != 2 && len(parts) != 3 {
+		return indexEntry{}, errRecord
+	}
+	e := indexEntry{id: id, tokenHash: parts[0]}
+	var err error
+	if e.created, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
+		return indexEntry{}, errRecord
+	}
+	if len(parts) == 3 {
+		if e.ends, err = strconv.ParseInt(parts[2], 10, 64); err != nil {
+			return indexEntry{}, errRecord
+		}
+	}
+	return e, nil
 }
 
 // before orders a listing: the newest first, and by id in the same millisecond. It

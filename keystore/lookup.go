@@ -36,7 +36,7 @@ func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
 	begun := s.o.Now()
 	seen, known := s.keys.get(t.hash)
 	if known && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.subscribed.Load() {
-		return s.complete(ctx, seen, FromCache)
+		return s.complete(ctx, seen, begun, FromCache)
 	}
 	generation := s.keys.generation.Load()
 	name := t.hashHex()
@@ -62,7 +62,7 @@ func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
 		s.keys.remember(t.hash, seen, generation)
 	}
 	seen.readAt.Store(begun.UnixNano())
-	return s.complete(ctx, seen, FromStore)
+	return s.complete(ctx, seen, begun, FromStore)
 }
 
 // stale answers from what was last read, where the operator allows that, and
@@ -72,7 +72,7 @@ func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry
 	seen, known := s.keys.get(hash)
 	if known && seen.youngerThan(s.o.StaleIfUnavailable, now) {
 		account, err := s.staleAccount(seen.record.key.Account, now, cause)
-		return entryOf(seen, account, FromStale, err)
+		return entryOf(seen, account, now, FromStale, err)
 	}
 	if errors.Is(cause, ErrUnavailable) {
 		return Entry{}, cause
@@ -81,15 +81,16 @@ func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry
 }
 
 // complete adds the key's account.
-func (s *Store) complete(ctx context.Context, k *memory[storedKey], source Source) (Entry, error) {
+func (s *Store) complete(ctx context.Context, k *memory[storedKey], now time.Time, source Source) (Entry, error) {
 	account, err := s.accountOf(ctx, k.record.key.Account)
-	return entryOf(k, account, source, err)
+	return entryOf(k, account, now, source, err)
 }
 
 // entryOf: a key whose account is gone, or is another one that took over its
-// id, is as unknown as one that never was.
-func entryOf(k *memory[storedKey], account *storedAccount, source Source, err error) (Entry, error) {
-	if errors.Is(err, ErrNotFound) || (err == nil && account.uid != k.record.accountUID) {
+// id, and a replaced one whose grace is over, are as unknown as one that never
+// was.
+func entryOf(k *memory[storedKey], account *storedAccount, now time.Time, source Source, err error) (Entry, error) {
+	if errors.Is(err, ErrNotFound) || (err == nil && (account.uid != k.record.accountUID || lapsed(&k.record.key, now))) {
 		return Entry{}, ErrUnknownToken
 	}
 	if err != nil {

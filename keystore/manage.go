@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,13 +64,21 @@ func (s *Store) create(ctx context.Context, by policy.Caller, k NewKey) (policy.
 		return policy.Key{}, Token{}, err
 	}
 	limit := guard{key: s.names.accountKeys(key.Account), below: s.o.MaxKeys}
-	err = s.commit(ctx, change{guards: append(now.guards, limit), steps: steps})
-	if errors.Is(err, ErrKeyLimit) {
-		if dropped, pruneErr := s.prune(ctx, key.Account); pruneErr == nil && dropped {
-			return policy.Key{}, Token{}, errMoved // there may be room now
-		}
+	event := s.eventOf(now.caller, KeyCreate, key.Account, now.accountUID).about(key.ID, changesOf(nil, keyFields(&key)))
+	err = s.commit(ctx, change{guards: append(now.guards, limit), steps: steps, event: event})
+	return key, token, s.makeRoom(ctx, key.Account, err)
+}
+
+// makeRoom turns ErrKeyLimit into errMoved where keys that are gone for good
+// were still counted.
+func (s *Store) makeRoom(ctx context.Context, account policy.AccountID, err error) error {
+	if !errors.Is(err, ErrKeyLimit) {
+		return err
 	}
-	return key, token, err
+	if dropped, pruneErr := s.prune(ctx, account); pruneErr == nil && dropped {
+		return errMoved
+	}
+	return err
 }
 
 // issue mints a token for the key and returns the steps that make both valid:
@@ -87,23 +94,26 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 	if err != nil {
 		return Token{}, nil, err
 	}
-	index := stored.tokenHash + ":" + strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	index := indexEntry{created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash}
 	return token, []step{
-		{Kind: stepHSet, Key: s.names.accountKeys(key.Account), Field: string(key.ID), Value: index},
+		{Kind: stepHSet, Key: s.names.accountKeys(key.Account), Field: string(key.ID), Value: index.value()},
 		set,
 		s.publishKey(stored.tokenHash),
 	}, nil
 }
 
 // setKey is the step that stores the record. An expired one is dropped after
-// its retention.
+// its retention, one that was replaced when its grace ends.
 func (s *Store) setKey(k storedKey) (step, error) {
 	raw, err := encodeKey(k)
 	if err != nil {
 		return step{}, err
 	}
 	set := step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw}
-	if !k.key.Expiry.Never() {
+	switch {
+	case k.key.Replaced():
+		set.Ends = k.key.Expiry.Unix()
+	case !k.key.Expiry.Never():
 		set.Ends = k.key.Expiry.Unix() + int64(retention/time.Second)
 	}
 	return set, nil
@@ -118,7 +128,11 @@ func (s *Store) Get(ctx context.Context, by policy.Caller, id policy.KeyID) (pol
 	if err != nil {
 		return policy.Key{}, fmt.Errorf("get key: %w", err)
 	}
-	return k.key, nil
+	keys := []policy.Key{k.key}
+	if err := s.addLastUsed(ctx, by.Account.ID, keys); err != nil {
+		return policy.Key{}, fmt.Errorf("get key: %w", err)
+	}
+	return keys[0], nil
 }
 
 // Update says what is to change of a key; nil leaves a field as it is. Empty
@@ -133,7 +147,7 @@ type Update struct {
 }
 
 // Update changes a key of the caller's account and returns it as it is then,
-// and as it was. It returns ErrNotFound, ErrKeyInUse, and a *policy.Excess when
+// and as it was. It returns ErrNotFound, ErrKeyInUse, ErrReplaced, and a *policy.Excess when
 // the caller does not hold all that the key holds before and after the change.
 // Concurrent updates are all kept.
 func (s *Store) Update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
@@ -153,6 +167,9 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 		return policy.Key{}, policy.Key{}, err
 	}
 	before = target.key
+	if before.Replaced() {
+		return policy.Key{}, policy.Key{}, ErrReplaced
+	}
 	if err := now.caller.CheckHolds(&before, s.o.Delegation); err != nil {
 		return policy.Key{}, policy.Key{}, err
 	}
@@ -164,8 +181,10 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	if err != nil {
 		return policy.Key{}, policy.Key{}, err
 	}
+	changes := changesOf(keyFields(&before), keyFields(&target.key))
 	return target.key, before, s.commit(ctx, change{
 		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
+		event: s.eventOf(now.caller, KeyUpdate, before.Account, now.accountUID).about(id, changes),
 	})
 }
 
@@ -198,7 +217,10 @@ func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (
 		if err != nil {
 			return err
 		}
-		return s.commit(ctx, change{guards: append(now.guards, held), steps: s.remove(target)})
+		return s.commit(ctx, change{
+			guards: append(now.guards, held), steps: s.remove(target),
+			event: s.eventOf(now.caller, KeyRevoke, by.Account.ID, now.accountUID).about(id, changesOf(keyFields(&target.key), nil)),
+		})
 	})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("revoke key: %w", err)
@@ -211,48 +233,9 @@ func (s *Store) remove(k *storedKey) []step {
 	return []step{
 		{Kind: stepDel, Key: s.names.key(k.tokenHash)},
 		{Kind: stepHDel, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID)},
+		{Kind: stepHDel, Key: s.names.used(k.key.Account), Field: string(k.key.ID)},
 		s.publishKey(k.tokenHash),
 	}
-}
-
-// Regenerate replaces a key of the caller's account by one with another id and
-// token that holds the same. With a grace of 0 the old ones are gone;
-// otherwise the old key works on for that long, as a key that was replaced.
-// It returns ErrNotFound, ErrKeyInUse, a *policy.Excess when the caller does
-// not hold all that the key holds, ErrConflict when the key was replaced or
-// revoked meanwhile, and ErrKeyLimit when the account has no room for two.
-func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, grace time.Duration) (policy.Key, Token, error) {
-	var next policy.Key
-	var token Token
-	tries := 0
-	err := s.retry(func() (err error) {
-		next, token, err = s.regenerate(ctx, by, id, grace)
-		if tries++; tries > 1 && errors.Is(err, ErrNotFound) {
-			return ErrConflict // it was there when this began
-		}
-		return err
-	})
-	if err != nil {
-		return policy.Key{}, Token{}, fmt.Errorf("regenerate key: %w", err)
-	}
-	return next, token, nil
-}
-
-func (s *Store) regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, _ time.Duration) (policy.Key, Token, error) {
-	now, target, held, err := s.target(ctx, by, id, policy.RegenerateKeys)
-	if err != nil {
-		return policy.Key{}, Token{}, err
-	}
-	if err := now.caller.CheckHolds(&target.key, s.o.Delegation); err != nil {
-		return policy.Key{}, Token{}, err
-	}
-	next := target.key
-	next.ID, next.CreatedAt = policy.KeyID(uuid.NewString()), s.o.Now().UTC().Truncate(time.Second)
-	token, steps, err := s.issue(&next, target.accountUID)
-	if err != nil {
-		return policy.Key{}, Token{}, err
-	}
-	return next, token, s.commit(ctx, change{guards: append(now.guards, held), steps: append(steps, s.remove(target)...)})
 }
 
 // retry tries a change again while others come first.

@@ -39,6 +39,8 @@ type keyRecord struct {
 	Active         *bool     `json:"active"`
 	Preview        *string   `json:"preview"`
 	CreatedAt      *int64    `json:"created_at"`
+	// ReplacedAt is 0 for a key that was not replaced.
+	ReplacedAt *int64 `json:"replaced_at"`
 }
 
 // storedKey is a decoded key record with what only the store needs of it.
@@ -49,19 +51,19 @@ type storedKey struct {
 }
 
 func encodeKey(k storedKey) (string, error) {
-	version, created, expires := recordVersion, k.key.CreatedAt.Unix(), k.key.Expiry.Unix()
+	version, created, expires, replaced := recordVersion, k.key.CreatedAt.Unix(), k.key.Expiry.Unix(), int64(0)
+	if k.key.Replaced() {
+		replaced = k.key.ReplacedAt.Unix()
+	}
 	id, account := string(k.key.ID), string(k.key.Account)
 	permissions, addresses := k.key.Permissions.Strings(), k.key.Addresses.Strings()
 	all, anyAddress, never := k.key.Subaccounts.All(), k.key.Addresses.Any(), k.key.Expiry.Never()
-	subaccounts := make([]string, 0, len(k.key.Subaccounts.IDs()))
-	for _, s := range k.key.Subaccounts.IDs() {
-		subaccounts = append(subaccounts, string(s))
-	}
+	subaccounts := subaccountStrings(k.key.Subaccounts)
 	raw, err := json.Marshal(keyRecord{
 		Version: &version, TokenHash: &k.tokenHash, ID: &id, Account: &account, AccountUID: &k.accountUID,
 		Name: &k.key.Name, Permissions: &permissions, AllSubaccounts: &all, Subaccounts: &subaccounts,
 		AnyAddress: &anyAddress, Addresses: &addresses, NeverExpires: &never, ExpiresAt: &expires,
-		Active: &k.key.Active, Preview: &k.key.Preview, CreatedAt: &created,
+		Active: &k.key.Active, Preview: &k.key.Preview, CreatedAt: &created, ReplacedAt: &replaced,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode key %s: %w", k.key.ID, err)
@@ -79,7 +81,7 @@ func decodeKey(raw, tokenHash string) (*storedKey, error) {
 	if r.Version == nil || *r.Version != recordVersion || r.TokenHash == nil || r.ID == nil || r.Account == nil ||
 		r.AccountUID == nil || r.Name == nil || r.Permissions == nil || r.AllSubaccounts == nil || r.Subaccounts == nil ||
 		r.AnyAddress == nil || r.Addresses == nil || r.NeverExpires == nil || r.ExpiresAt == nil || r.Active == nil ||
-		r.Preview == nil || r.CreatedAt == nil {
+		r.Preview == nil || r.CreatedAt == nil || r.ReplacedAt == nil {
 		return nil, fmt.Errorf("%w of a key: another version, or a field is missing", errRecord)
 	}
 	if *r.TokenHash != tokenHash {
@@ -92,6 +94,12 @@ func decodeKey(raw, tokenHash string) (*storedKey, error) {
 	}
 	if *r.NeverExpires && *r.ExpiresAt != 0 {
 		return nil, fmt.Errorf("%w of key %s: it expires and never expires", errRecord, *r.ID)
+	}
+	if *r.NeverExpires && *r.ReplacedAt != 0 {
+		return nil, fmt.Errorf("%w of key %s: it was replaced and never expires", errRecord, *r.ID)
+	}
+	if *r.ReplacedAt != 0 {
+		key.ReplacedAt = time.Unix(*r.ReplacedAt, 0).UTC()
 	}
 	if *r.NeverExpires {
 		key.Expiry = policy.NeverExpires()

@@ -30,7 +30,7 @@ func (s *Store) standing(ctx context.Context, by policy.Caller, needs policy.Per
 		return nil, fmt.Errorf("caller's account: %w", err)
 	}
 	now := &standing{
-		caller:     policy.Caller{Account: &account.rules, Client: by.Client},
+		caller:     policy.Caller{Account: &account.rules, Client: by.Client, Person: by.Person, RequestID: by.RequestID},
 		accountUID: account.uid,
 		guards:     []guard{{key: s.names.account(by.Account.ID), want: raw}},
 	}
@@ -128,6 +128,9 @@ func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy
 		return nil, guard{}, err
 	}
 	key, err := decodeIndexed(raw, tokenHash, account, id)
+	if err == nil && lapsed(&key.key, s.o.Now()) {
+		return nil, guard{}, ErrNotFound
+	}
 	return key, guard{key: name, want: raw}, err
 }
 

@@ -28,7 +28,6 @@ const (
 // watch hears of changes that other nodes make, until ctx ends. While it
 // hears nothing, nothing is answered from a cache.
 func (s *Store) watch(ctx context.Context) {
-	defer close(s.stopped)
 	for ctx.Err() == nil {
 		err := s.bind(ctx)
 		if err == nil {
@@ -113,13 +112,24 @@ func (s *Store) publish(message string) step {
 // after an acknowledged change this node answers with nothing older. It
 // forgets also when the outcome is unknown.
 func (s *Store) commit(ctx context.Context, c change) error {
+	if c.event != nil {
+		add, err := s.note(s.names.audit(c.event.event.Account), c.event)
+		if err != nil {
+			return err
+		}
+		c.steps = append([]step{add}, c.steps...)
+	}
 	err := s.committer.commit(ctx, c)
 	for _, st := range c.steps {
 		if st.Kind == stepPublish {
 			s.forget(st.Value)
 		}
 	}
-	if err == nil || errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit) {
+	switch {
+	case err == nil && c.event != nil:
+		s.logEvent(&c.event.event, nil)
+		return nil
+	case err == nil || errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit):
 		return err
 	}
 	return errors.Join(ErrUnavailable, err)
