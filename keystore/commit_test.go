@@ -405,7 +405,7 @@ func TestKeysOfAHalfDeletedAccountStayDead(t *testing.T) {
 				keystore.UseClusterCommitter(victim.Store)
 			}
 			old, token := n.key(n.account("acme"))
-			victim.killAfter(2) // the account is gone, its keys are not
+			victim.killAfter(3) // the account is gone, its keys are not
 			wantErr(t, victim.DeleteAccount(t.Context(), policy.Caller{}, "acme"), keystore.ErrUnavailable)
 			eventually(t, "the deletion is seen", func() bool { _, err := n.Lookup(t.Context(), token); return unknown(err) })
 

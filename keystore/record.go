@@ -11,9 +11,14 @@ import (
 	"gatehouse/policy"
 )
 
-// recordVersion is the version of both kinds of record. A record of another
-// version is not understood, and so opens nothing.
-const recordVersion = 1
+// recordVersion is the version of all records but those of keys that were
+// replaced, which have a field more: replacedVersion. A record of another version
+// is not understood, and so opens nothing; a key that was not replaced stays
+// one that earlier gateways understand.
+const (
+	recordVersion   = 1
+	replacedVersion = 2
+)
 
 // errRecord is wrapped by everything that is wrong with a stored record. A
 // record that is not fully understood could restrict more than was read, so
@@ -39,8 +44,16 @@ type keyRecord struct {
 	Active         *bool     `json:"active"`
 	Preview        *string   `json:"preview"`
 	CreatedAt      *int64    `json:"created_at"`
-	// ReplacedAt is 0 for a key that was not replaced.
-	ReplacedAt *int64 `json:"replaced_at"`
+	// ReplacedAt is that of a key that was replaced, and of no other.
+	ReplacedAt *int64 `json:"replaced_at,omitempty"`
+}
+
+// understood reports whether the version is one that has these fields.
+func (r *keyRecord) understood() bool {
+	if r.ReplacedAt != nil {
+		return *r.Version == replacedVersion
+	}
+	return *r.Version == recordVersion
 }
 
 // storedKey is a decoded key record with what only the store needs of it.
@@ -51,9 +64,11 @@ type storedKey struct {
 }
 
 func encodeKey(k storedKey) (string, error) {
-	version, created, expires, replaced := recordVersion, k.key.CreatedAt.Unix(), k.key.Expiry.Unix(), int64(0)
+	version, created, expires := recordVersion, k.key.CreatedAt.Unix(), k.key.Expiry.Unix()
+	var replacedAt *int64
 	if k.key.Replaced() {
-		replaced = k.key.ReplacedAt.Unix()
+		at := k.key.ReplacedAt.Unix()
+		version, replacedAt = replacedVersion, &at
 	}
 	id, account := string(k.key.ID), string(k.key.Account)
 	permissions, addresses := k.key.Permissions.Strings(), k.key.Addresses.Strings()
@@ -63,7 +78,7 @@ func encodeKey(k storedKey) (string, error) {
 		Version: &version, TokenHash: &k.tokenHash, ID: &id, Account: &account, AccountUID: &k.accountUID,
 		Name: &k.key.Name, Permissions: &permissions, AllSubaccounts: &all, Subaccounts: &subaccounts,
 		AnyAddress: &anyAddress, Addresses: &addresses, NeverExpires: &never, ExpiresAt: &expires,
-		Active: &k.key.Active, Preview: &k.key.Preview, CreatedAt: &created, ReplacedAt: &replaced,
+		Active: &k.key.Active, Preview: &k.key.Preview, CreatedAt: &created, ReplacedAt: replacedAt,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode key %s: %w", k.key.ID, err)
@@ -78,10 +93,10 @@ func decodeKey(raw, tokenHash string) (*storedKey, error) {
 	if err := json.Unmarshal([]byte(raw), &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w of a key: %w", errRecord, err)
 	}
-	if r.Version == nil || *r.Version != recordVersion || r.TokenHash == nil || r.ID == nil || r.Account == nil ||
+	if r.Version == nil || !r.understood() || r.TokenHash == nil || r.ID == nil || r.Account == nil ||
 		r.AccountUID == nil || r.Name == nil || r.Permissions == nil || r.AllSubaccounts == nil || r.Subaccounts == nil ||
 		r.AnyAddress == nil || r.Addresses == nil || r.NeverExpires == nil || r.ExpiresAt == nil || r.Active == nil ||
-		r.Preview == nil || r.CreatedAt == nil || r.ReplacedAt == nil {
+		r.Preview == nil || r.CreatedAt == nil {
 		return nil, fmt.Errorf("%w of a key: another version, or a field is missing", errRecord)
 	}
 	if *r.TokenHash != tokenHash {
@@ -95,10 +110,10 @@ func decodeKey(raw, tokenHash string) (*storedKey, error) {
 	if *r.NeverExpires && *r.ExpiresAt != 0 {
 		return nil, fmt.Errorf("%w of key %s: it expires and never expires", errRecord, *r.ID)
 	}
-	if *r.NeverExpires && *r.ReplacedAt != 0 {
+	if *r.NeverExpires && r.ReplacedAt != nil {
 		return nil, fmt.Errorf("%w of key %s: it was replaced and never expires", errRecord, *r.ID)
 	}
-	if *r.ReplacedAt != 0 {
+	if r.ReplacedAt != nil {
 		key.ReplacedAt = time.Unix(*r.ReplacedAt, 0).UTC()
 	}
 	if *r.NeverExpires {

@@ -36,6 +36,16 @@ func TestRecordsOfVersion1AreUnderstood(t *testing.T) {
 	if diff := cmp.Diff([]policy.Key{want, want}, []policy.Key{got, again}, same); diff != "" || got.CreatedAt.Unix() != 1780000000 {
 		t.Errorf("key (-want +got):\n%s", diff)
 	}
+	replaced := strings.NewReplacer(`{"v":1`, `{"v":2`, `"created_at":1780000000}`, `"created_at":1780000000,"replaced_at":1780000005}`).Replace(keyRecordV1)
+	got, again, err = keystore.TwiceKey(replaced, someHash)
+	if err != nil || got.ReplacedAt.Unix() != 1780000005 || again.ReplacedAt != got.ReplacedAt {
+		t.Errorf("got %v, %v, %v", got.ReplacedAt, again.ReplacedAt, err)
+	}
+	for _, mixed := range []string{strings.Replace(keyRecordV1, `{"v":1`, `{"v":2`, 1), strings.Replace(replaced, `{"v":2`, `{"v":1`, 1)} {
+		if _, _, err := keystore.TwiceKey(mixed, someHash); err == nil {
+			t.Errorf("it was understood: %s", mixed)
+		}
+	}
 	account, accountAgain, err := keystore.TwiceAccount(accountRecordV1, "acme", policy.Catalogue{})
 	if err != nil {
 		t.Fatal(err)
