@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -372,10 +373,38 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 						n.works(bystander)
 						n.everyKeyIsListed(person)
 					}
+					n.trailExplains(k, token)
 					change.check(t, n, person, k, token)
 				}
 			})
 		}
+	}
+}
+
+// trailExplains checks that there is no change to the account's keys, however
+// it was interrupted, without an event that tells of it.
+func (n *node) trailExplains(k policy.Key, token keystore.Token) {
+	n.t.Helper()
+	told := map[keystore.Action]int{}
+	made := map[string]bool{}
+	for _, e := range n.trail("acme", keystore.EventFilter{Predecessors: true}, 100) {
+		told[e.Action]++
+		made[`"`+string(e.Key)+`"`] = true
+		for _, c := range e.Changes {
+			made[string(c.New)] = true
+		}
+	}
+	for name, raw := range n.records() {
+		id, _, _ := strings.Cut(raw[strings.Index(raw, `"id":`)+len(`"id":`):], ",")
+		if !made[id] {
+			n.t.Errorf("no event tells how %s came to be: %s", name, raw)
+		}
+		if strings.Contains(raw, "renamed") && told[keystore.KeyUpdate] == 0 {
+			n.t.Error("no event tells of an update")
+		}
+	}
+	if _, err := n.Lookup(n.t.Context(), token); unknown(err) && told[keystore.KeyRevoke]+told[keystore.KeyRegenerate]+told[keystore.AccountDelete] == 0 {
+		n.t.Errorf("key %s is dead, and no event tells why", k.ID)
 	}
 }
 

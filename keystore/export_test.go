@@ -221,3 +221,6 @@ const (
 	AccountTTL = accountTTL
 	OrphanAge  = orphanAge
 )
+
+// FlushUsage writes what is known of the use of keys, as happens once a minute.
+func (s *Store) FlushUsage(ctx context.Context) error { return s.flushUsage(ctx) }
