@@ -146,6 +146,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		CacheTTL: c.Store.Cache.TTL, CacheEntries: c.Store.Cache.Entries, StaleIfUnavailable: c.Store.StaleIfUnavailable,
 		Catalogue: n.catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
+		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
 		Now:        time.Now, Log: n.log,
 	}
 	if c.Store.Embedded != nil {

@@ -34,6 +34,7 @@ type Config struct {
 	Routes     []Route             `yaml:"routes"`
 	Limits     Limits              `yaml:"limits"`
 	Delegation Delegation          `yaml:"delegation"`
+	Audit      Audit               `yaml:"audit"`
 	Log        Log                 `yaml:"log"`
 }
 
@@ -161,6 +162,18 @@ type Delegation struct {
 	MaxKeysPerAccount int  `yaml:"max_keys_per_account"`
 }
 
+// Audit says how much of each account's audit trail is kept.
+type Audit struct {
+	Keep AuditKeep `yaml:"keep"`
+}
+
+// AuditKeep bounds an audit trail: the last so-many events that were carried
+// out, and as many that were refused, none older than Age.
+type AuditKeep struct {
+	Events int           `yaml:"events"`
+	Age    time.Duration `yaml:"age"`
+}
+
 // Log says what is logged: debug, info, warn or error, as json or console.
 type Log struct {
 	Level  string    `yaml:"level"`
@@ -197,6 +210,7 @@ func (c *Config) setDefaults() {
 			MaxHeader:  32 << 10,
 		},
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
+		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
 		Log:        Log{Level: "info", Format: LogJSON},
 	}
 }

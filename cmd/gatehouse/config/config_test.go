@@ -142,6 +142,7 @@ func TestDefaults(t *testing.T) {
 			MaxHeader:  32 * 1024,
 		},
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
+		Audit:      config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
 		Log:        config.Log{Level: "info", Format: config.LogJSON},
 	}
 	if diff := cmp.Diff(want, mustParse(t, minimal, noEnv), compareConfig()); diff != "" {
@@ -183,6 +184,7 @@ routes:
   - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals}
 limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
+audit: {keep: {events: 50}}
 log: {format: console}
 `
 
@@ -209,6 +211,7 @@ func TestEveryKindOfValue(t *testing.T) {
 		{"limits", c.Limits, config.Limits{
 			Key: config.Rate{Rate: 0.5, Burst: 3}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
 		}},
+		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},
 		{"log", c.Log, config.Log{Level: "info", Format: config.LogConsole}},
 	}

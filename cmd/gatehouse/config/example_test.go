@@ -172,10 +172,10 @@ func TestExampleIsEmbedded(t *testing.T) {
 	}
 }
 
-// TestExampleCatalogue: the contract has 22 permissions.
+// TestExampleCatalogue: the contract has 23 permissions.
 func TestExampleCatalogue(t *testing.T) {
 	catalogue, err := mustParse(t, exampleText(t), noEnv).Catalogue()
-	if err != nil || len(catalogue.All()) != 22 {
-		t.Errorf("got %v, %v; want 22 permissions", catalogue.All(), err)
+	if err != nil || len(catalogue.All()) != 23 {
+		t.Errorf("got %v, %v; want 23 permissions", catalogue.All(), err)
 	}
 }

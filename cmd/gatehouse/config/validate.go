@@ -28,6 +28,8 @@ func (v *validator) validate() {
 	v.routes()
 	v.limits()
 	v.aboveZero(path{"delegation", "max_keys_per_account"}, int64(v.config.Delegation.MaxKeysPerAccount), "write a number such as 1000")
+	v.aboveZero(path{"audit", "keep", "events"}, int64(v.config.Audit.Keep.Events), "write a number such as 10000")
+	v.aboveZero(path{"audit", "keep", "age"}, int64(v.config.Audit.Keep.Age), "write a duration such as 9600h, which is 400 days")
 	v.choice(path{"log", "level"}, v.config.Log.Level, "debug", "info", "warn", "error")
 	v.choice(path{"log", "format"}, string(v.config.Log.Format), string(LogJSON), string(LogConsole))
 }
