@@ -7,12 +7,14 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
+	"gatehouse/policy"
 	"gatehouse/proxy/problem"
 )
 
@@ -44,6 +46,18 @@ type responseWriter struct {
 	renewed  time.Time     // when the client last got more time
 	backend  time.Time     // when the backend got the request
 	upstream time.Duration // from then until its answer began
+	// deprecation and sunset are header values of every answer to a key that
+	// was replaced; nil for other keys.
+	deprecation, sunset []string
+}
+
+// retiring tells the client of a key that was replaced since when it is
+// deprecated (RFC 9745 §2.1) and when it stops working (RFC 8594 §3).
+func (w *responseWriter) retiring(k *policy.Key) {
+	if k.Replaced() {
+		w.deprecation = []string{"@" + strconv.FormatInt(k.ReplacedAt.Unix(), 10)}
+		w.sunset = []string{time.Unix(k.Expiry.Unix(), 0).UTC().Format(http.TimeFormat)}
+	}
 }
 
 // Unwrap gives http.ResponseController the writer below.
@@ -70,6 +84,9 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	if status >= http.StatusOK && w.status == 0 {
 		w.status = status
+		if w.deprecation != nil {
+			h["Deprecation"], h["Sunset"] = w.deprecation, w.sunset
+		}
 		if !w.backend.IsZero() {
 			w.upstream = w.now().Sub(w.backend)
 		}

@@ -28,10 +28,16 @@ type Options struct {
 	Addresses   ClientAddress
 	Keys        KeyFinder
 	TokenPrefix string
-	// Limits limits each key, Failures each address that shows invalid
-	// tokens; nil does not limit.
-	Limits, Failures *Limiter
-	Records          Recorder
+	// Limits limits what each key asks of products, Management what it asks of
+	// Gatehouse's own API, and Failures each address that shows invalid tokens;
+	// nil does not limit.
+	Limits, Management, Failures *Limiter
+	// Origins are those whose pages may use Gatehouse's own API from a browser.
+	Origins []string
+	// Used is told of every request that is let through; nil for nobody. It
+	// must not wait for anything.
+	Used    func(key policy.KeyID, account policy.AccountID, at time.Time)
+	Records Recorder
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
 	Now     func() time.Time
@@ -39,14 +45,18 @@ type Options struct {
 
 // Gateway answers product and key API requests. It is immutable, and may be
 // used concurrently.
-type Gateway struct{ o Options }
+type Gateway struct {
+	o    Options
+	cors cors
+}
 
-// New makes a gateway. Every option but the limiters must be given.
+// New makes a gateway. Every option must be given but the limiters, Origins and
+// Used.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
 		return nil, errors.New("new gateway: an option is missing")
 	}
-	return &Gateway{o: o}, nil
+	return &Gateway{o: o, cors: newCORS(o.Origins)}, nil
 }
 
 // exchange is one request on its way, and what has become known of it.
@@ -57,6 +67,10 @@ type exchange struct {
 	query  string // as it was sent
 	from   origin
 	record Record
+	route  *Route        // nil until one matched
+	caller policy.Caller // without a key until that is known
+	// counted: the request was taken from its key's budget.
+	counted bool
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -64,6 +78,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(w, r)
 	defer g.end(x)
 	if err := g.serve(r.Context(), x); err != nil {
+		g.noteRefusal(r.Context(), x, err)
 		x.fail(err)
 	}
 }
@@ -99,11 +114,14 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if err := CanonicalPath(x.path); err != nil {
 		return err
 	}
+	if g.o.Routes.isReserved(x.path) && g.cors.admit(x.w.Header(), x.r.Header) && g.preflight(x) {
+		return nil
+	}
 	route, err := g.o.Routes.Match(x.r, x.path)
 	if err != nil {
 		return err
 	}
-	x.record.Route = route.Pattern()
+	x.route, x.record.Route = route, route.Pattern()
 	needs, err := route.Needs(x.r, x.query)
 	if err != nil {
 		return err
@@ -114,6 +132,8 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 		return err
 	}
 	x.record.Key, x.record.Account, x.record.Source = entry.Key.ID, entry.Key.Account, entry.Source
+	x.caller = policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client, RequestID: x.record.RequestID}
+	x.w.retiring(entry.Key)
 
 	subaccount := route.Subaccount(x.path)
 	decision := policy.Decide(policy.Request{
@@ -125,13 +145,26 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if route.subaccount >= 0 && subaccount == "" {
 		return problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
 	}
-	if err := g.o.Limits.take(string(entry.Key.ID), x.record.Start); err != nil {
+	if err := g.count(x); err != nil {
 		return err
 	}
-	return g.hand(x, route, Access{
-		Caller:     policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client},
-		Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID,
-	})
+	return g.hand(x, route, Access{Caller: x.caller, Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID})
+}
+
+// count takes the request from the budget of its key, and tells of its use.
+func (g *Gateway) count(x *exchange) error {
+	limiter := g.o.Limits
+	if x.route.own {
+		limiter = g.o.Management
+	}
+	x.counted = true
+	if err := limiter.take(string(x.caller.Key.ID), x.record.Start); err != nil {
+		return err
+	}
+	if g.o.Used != nil {
+		g.o.Used(x.caller.Key.ID, x.caller.Account.ID, x.record.Start)
+	}
+	return nil
 }
 
 // identify finds the key that the request shows. Only what the store itself

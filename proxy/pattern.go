@@ -26,7 +26,10 @@ func compile(spec RouteSpec) ([]*Route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("route %q: %w", spec.Match, err)
 	}
-	base := Route{pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, open: strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"), backend: spec.Backend}
+	base := Route{
+		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
+		open: strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+	}
 	for i, name := range names {
 		if name == subaccountName {
 			base.subaccount = i

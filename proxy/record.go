@@ -19,6 +19,7 @@ const (
 	reasonAllowed    = string(policy.Allowed)
 	reasonClientGone = "client_closed_request" // before there was an answer
 	reasonAborted    = "response_aborted"      // in the middle of an answer
+	reasonPreflight  = "preflight"             // a browser's question was answered
 
 	// statusClientGone is what nginx made the custom for the first of these.
 	statusClientGone = 499
@@ -34,7 +35,8 @@ type Record struct {
 	// Route is the pattern that matched, "" for none.
 	Route  string
 	Status int
-	// Reason is "allowed" or what the request was refused or failed with.
+	// Reason is "allowed", "preflight", or what the request was refused or failed
+	// with.
 	Reason     string
 	Key        policy.KeyID
 	Account    policy.AccountID

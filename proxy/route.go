@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,7 +29,14 @@ type RouteSpec struct {
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
+	// Refused is told of requests to such a route that were refused although
+	// their key is known; nil for nobody.
+	Refused RefusedFunc
 }
+
+// RefusedFunc is told that the caller's request was refused with the code,
+// before the client is. The request has its path values.
+type RefusedFunc func(ctx context.Context, r *http.Request, by policy.Caller, code problem.Code)
 
 // RouteError says which of the specs given to NewRoutes is wrong.
 type RouteError struct {
@@ -51,6 +59,7 @@ type Route struct {
 	own        bool
 	open       bool // the pattern does not end with a word
 	backend    Backend
+	refused    RefusedFunc
 }
 
 // Pattern is the route as metrics and logs name it: its method and pattern

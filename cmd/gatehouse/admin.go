@@ -38,7 +38,7 @@ func (n *node) newAdmin(errorLog *log.Logger) (*http.Server, error) {
 			products = append(products, p.Name)
 		}
 		api, err := adminapi.New(adminapi.Options{
-			Store: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products, Now: time.Now, Log: n.log,
+			Store: n.store, Audit: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products, Now: time.Now, Log: n.log,
 		})
 		if err != nil {
 			return nil, err

@@ -26,7 +26,9 @@ type settings struct {
 	TLS           string // YAML of tls
 	ClientAddress string // YAML of client_address
 	Key           string // YAML of limits.key
+	Management    string // YAML of limits.management
 	FailedAuth    string // YAML of limits.failed_auth
+	Origins       string // YAML of cors.origins
 	Grace         string
 	Level         string
 	Delegation    string // YAML of delegation
@@ -92,7 +94,8 @@ routes:
     by_method: {GET: serp_api:read, POST: serp_api:write, DELETE: serp_api:delete}
     upstream: {{$name}}
 {{- end}}
-limits: {key: {{.Key}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB}
+cors: {origins: {{.Origins}}}
+limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB}
 delegation: {{.Delegation}}
 log: {level: {{.Level}}}
 `))
@@ -110,7 +113,9 @@ func (s settings) withDefaults() settings {
 		{&s.TLS, "{}"},
 		{&s.ClientAddress, "{}"},
 		{&s.Key, "{rate: 0, burst: 0}"},
+		{&s.Management, "{rate: 0, burst: 0}"},
 		{&s.FailedAuth, "{rate: 0, burst: 0}"},
+		{&s.Origins, "[]"},
 		{&s.Grace, "30s"},
 		{&s.Level, "debug"},
 		{&s.Delegation, "{}"},

@@ -23,6 +23,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/keyapi"
+	"gatehouse/proxy/problem"
 )
 
 type serveCommand struct {
@@ -169,14 +170,16 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 // of products.
 func (n *node) newGateway() (*proxy.Gateway, error) {
 	c := n.config
-	keys, err := keyapi.New(keyapi.Options{Keys: n.store, Catalogue: n.catalogue, Now: time.Now})
+	keys, err := keyapi.New(keyapi.Options{
+		Keys: n.store, Audit: n.store, Catalogue: n.catalogue, Products: n.products(), Now: time.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
 	specs := make([]proxy.RouteSpec, 0, len(c.Routes))
 	for _, endpoint := range keys.Endpoints() {
 		specs = append(specs, proxy.RouteSpec{
-			Match: endpoint.Match, Permission: endpoint.Needs, Own: true,
+			Match: endpoint.Match, Permission: endpoint.Needs, Own: true, Refused: n.refusals(endpoint),
 			Backend: proxy.BackendFunc(func(w http.ResponseWriter, r *http.Request, a proxy.Access) error {
 				return endpoint.Serve(w, r, a.Caller)
 			}),
@@ -193,11 +196,32 @@ func (n *node) newGateway() (*proxy.Gateway, error) {
 	}
 	perKey := n.newLimiter(c.Limits.Key)
 	perFailure := n.newLimiter(c.Limits.FailedAuth)
+	perManager := n.newLimiter(c.Limits.Management)
 	return proxy.New(proxy.Options{
 		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix, Limits: perKey, Failures: perFailure,
+		Management: perManager, Origins: c.CORS.Origins, Used: n.store.Used,
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
 		Records:   proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
 	})
+}
+
+// refusals notes refused actions of the endpoint in the audit trail; nil for
+// an endpoint that only reads.
+func (n *node) refusals(e keyapi.Endpoint) proxy.RefusedFunc {
+	if e.Action == "" {
+		return nil
+	}
+	return func(ctx context.Context, r *http.Request, by policy.Caller, code problem.Code) {
+		n.store.Refused(ctx, by, e.Action, policy.KeyID(r.PathValue("id")), string(code))
+	}
+}
+
+func (n *node) products() []keyapi.Product {
+	products := make([]keyapi.Product, 0, len(n.config.Products))
+	for _, p := range n.config.Products {
+		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
+	}
+	return products
 }
 
 func (n *node) newLimiter(r config.Rate) *proxy.Limiter {

@@ -9,7 +9,7 @@ import (
 	"gatehouse/proxy/problem"
 )
 
-func (a *API) putAccount(w http.ResponseWriter, r *http.Request) error {
+func (a *API) putAccount(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
 	id := r.PathValue("id")
 	if !policy.ValidAccountID(id) {
 		return problem.Invalid(problem.FieldError{Field: "id", Detail: "An account's id has 1 to 64 characters of A-Z, a-z, 0-9, dot, underscore and dash."})
@@ -22,7 +22,7 @@ func (a *API) putAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	account, created, err := a.o.Store.PutAccount(r.Context(), policy.Caller{}, asked)
+	account, created, err := a.o.Store.PutAccount(r.Context(), by, asked)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (a *API) putAccount(w http.ResponseWriter, r *http.Request) error {
 	return contract.Write(w, status, contract.Envelope{Success: true, Data: contract.ShowAccount(account)})
 }
 
-func (a *API) getAccount(w http.ResponseWriter, r *http.Request) error {
+func (a *API) getAccount(w http.ResponseWriter, r *http.Request, _ policy.Caller) error {
 	id, err := accountID(r)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (a *API) getAccount(w http.ResponseWriter, r *http.Request) error {
 	return contract.Write(w, http.StatusOK, contract.Envelope{Success: true, Data: contract.ShowAccount(account)})
 }
 
-func (a *API) listAccounts(w http.ResponseWriter, r *http.Request) error {
+func (a *API) listAccounts(w http.ResponseWriter, r *http.Request, _ policy.Caller) error {
 	limit, cursor, err := contract.ReadPage(r.URL.RawQuery)
 	if err != nil {
 		return err
@@ -55,19 +55,15 @@ func (a *API) listAccounts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	shown := make([]contract.Account, 0, len(accounts))
-	for _, account := range accounts {
-		shown = append(shown, contract.ShowAccount(account))
-	}
-	return contract.Write(w, http.StatusOK, contract.NewPage(shown, next))
+	return contract.Write(w, http.StatusOK, contract.PageOf(accounts, contract.ShowAccount, next))
 }
 
-func (a *API) deleteAccount(w http.ResponseWriter, r *http.Request) error {
+func (a *API) deleteAccount(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
 	id, err := accountID(r)
 	if err != nil {
 		return err
 	}
-	if err := a.o.Store.DeleteAccount(r.Context(), policy.Caller{}, id); err != nil {
+	if err := a.o.Store.DeleteAccount(r.Context(), by, id); err != nil {
 		return err
 	}
 	return contract.Write(w, http.StatusOK, contract.Envelope{Success: true, Message: "Account deleted", Data: struct {

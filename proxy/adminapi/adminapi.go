@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/http"
+	"net/netip"
 	"path"
 	"strings"
 	"time"
@@ -35,9 +36,16 @@ type Store interface {
 	Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (time.Time, error)
 }
 
+// Audit is what the API needs of keystore.Store for the audit trail.
+type Audit interface {
+	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
+	Refused(ctx context.Context, by policy.Caller, action keystore.Action, key policy.KeyID, code string)
+}
+
 // Options is what an API is made of. All are needed.
 type Options struct {
 	Store     Store
+	Audit     Audit
 	Token     string
 	Catalogue policy.Catalogue
 	Products  []string
@@ -54,33 +62,41 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
-	for match, h := range map[string]handler{
-		"PUT /admin/v1/accounts/{id}":               a.putAccount,
-		"GET /admin/v1/accounts/{id}":               a.getAccount,
-		"DELETE /admin/v1/accounts/{id}":            a.deleteAccount,
-		"GET /admin/v1/accounts":                    a.listAccounts,
-		"POST /admin/v1/accounts/{id}/keys":         a.createKey,
-		"GET /admin/v1/accounts/{id}/keys":          a.listKeys,
-		"DELETE /admin/v1/accounts/{id}/keys/{key}": a.revokeKey,
+	for _, e := range []endpoint{
+		{"PUT /admin/v1/accounts/{id}", a.putAccount, keystore.AccountPut},
+		{"GET /admin/v1/accounts/{id}", a.getAccount, ""},
+		{"DELETE /admin/v1/accounts/{id}", a.deleteAccount, keystore.AccountDelete},
+		{"GET /admin/v1/accounts", a.listAccounts, ""},
+		{"POST /admin/v1/accounts/{id}/keys", a.createKey, keystore.KeyCreate},
+		{"GET /admin/v1/accounts/{id}/keys", a.listKeys, ""},
+		{"DELETE /admin/v1/accounts/{id}/keys/{key}", a.revokeKey, keystore.KeyRevoke},
+		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
 	} {
-		a.mux.Handle(match, h)
+		a.mux.Handle(e.match, e)
 	}
 	return a, nil
 }
 
-// handler answers a request, or returns an error and has written nothing.
-type handler func(w http.ResponseWriter, r *http.Request) error
+// endpoint is one route of the API: what answers, or returns an error and has
+// written nothing, and what it does to an account or key, for the audit trail.
+type endpoint struct {
+	match  string
+	serve  func(w http.ResponseWriter, r *http.Request, by policy.Caller) error
+	action keystore.Action
+}
 
-// ServeHTTP makes a handler one that http.ServeMux can hold; see API.serve.
-func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := h(w, r); err != nil {
-		if failed, ok := w.(*recordingWriter); ok {
-			failed.failure = err
-		}
+// ServeHTTP makes an endpoint something that http.ServeMux can hold; see API.serve.
+func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec, ok := w.(*recordingWriter)
+	if !ok {
+		panic("adminapi: an endpoint was served past the API")
+	}
+	if rec.failure = e.serve(w, r, rec.by); rec.failure != nil {
+		rec.pathValue = r.PathValue
 	}
 }
 
@@ -89,7 +105,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := a.o.Now()
 	requestID := uuid.NewString()
 	w.Header().Set("X-Request-Id", requestID)
-	rec := &recordingWriter{ResponseWriter: w}
+	rec := &recordingWriter{ResponseWriter: w, by: callerOf(r, requestID)}
 	pattern, err := a.serve(rec, r)
 	reason := string(policy.Allowed)
 	var cause error
@@ -113,11 +129,48 @@ func (a *API) serve(w *recordingWriter, r *http.Request) (string, error) {
 		return "", problem.New(problem.AmbiguousPath, "The path of this request is ambiguous.")
 	}
 	found, pattern := a.mux.Handler(r)
-	if _, ours := found.(handler); !ours {
+	e, ours := found.(endpoint)
+	if !ours {
 		return "", a.notFound(found, r)
 	}
 	a.mux.ServeHTTP(w, r)
+	if w.failure != nil && e.action != "" {
+		a.noteRefusal(r.Context(), w, e.action)
+	}
 	return pattern, w.failure
+}
+
+// refusalTimeout bounds how long the answer to a refused request waits for its
+// refusal to be noted.
+const refusalTimeout = time.Second
+
+// noteRefusal notes in the account's audit trail what an operator was refused.
+func (a *API) noteRefusal(ctx context.Context, w *recordingWriter, action keystore.Action) {
+	id := w.pathValue("id")
+	if !policy.ValidAccountID(id) {
+		return
+	}
+	by := w.by
+	by.Account = &policy.Account{ID: policy.AccountID(id)}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
+	defer cancel()
+	a.o.Audit.Refused(ctx, by, action, policy.KeyID(w.pathValue("key")), string(problem.From(w.failure).Code))
+}
+
+// cliAgent begins the User-Agent of Gatehouse's own command line.
+const cliAgent = "gatehouse-cli"
+
+// callerOf is who makes the request, of whom no more is known than the address,
+// and whether it is the command line.
+func callerOf(r *http.Request, requestID string) policy.Caller {
+	by := policy.Caller{Person: policy.Actor{Kind: policy.ActorOperator}, RequestID: requestID}
+	if strings.HasPrefix(r.UserAgent(), cliAgent) {
+		by.Person.Kind = policy.ActorCLI
+	}
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		by.Client = peer.Addr().Unmap().WithZone("")
+	}
+	return by
 }
 
 // authenticate compares in constant time, and lengths not at all.
@@ -149,8 +202,10 @@ func (a *API) notFound(answer http.Handler, r *http.Request) error {
 // recordingWriter remembers the status, and what a handler failed with.
 type recordingWriter struct {
 	http.ResponseWriter
-	status  int
-	failure error
+	status    int
+	by        policy.Caller
+	failure   error
+	pathValue func(name string) string // of a request that failed
 }
 
 func (w *recordingWriter) WriteHeader(status int) {

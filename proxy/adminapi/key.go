@@ -10,20 +10,21 @@ import (
 
 // operator is the caller of a request about the keys of an account: bounded
 // by the account, and by nothing else.
-func (a *API) operator(r *http.Request) (policy.Caller, error) {
+func (a *API) operator(r *http.Request, by policy.Caller) (policy.Caller, error) {
 	id, err := accountID(r)
 	if err != nil {
-		return policy.Caller{}, err
+		return by, err
 	}
 	account, err := a.o.Store.Rules(r.Context(), id)
 	if err != nil {
-		return policy.Caller{}, err
+		return by, err
 	}
-	return policy.Caller{Account: account}, nil
+	by.Account = account
+	return by, nil
 }
 
-func (a *API) createKey(w http.ResponseWriter, r *http.Request) error {
-	by, err := a.operator(r)
+func (a *API) createKey(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
+	by, err := a.operator(r, by)
 	if err != nil {
 		return err
 	}
@@ -43,8 +44,8 @@ func (a *API) createKey(w http.ResponseWriter, r *http.Request) error {
 	return contract.Write(w, http.StatusCreated, contract.Created(key, token))
 }
 
-func (a *API) listKeys(w http.ResponseWriter, r *http.Request) error {
-	by, err := a.operator(r)
+func (a *API) listKeys(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
+	by, err := a.operator(r, by)
 	if err != nil {
 		return err
 	}
@@ -56,20 +57,16 @@ func (a *API) listKeys(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	shown := make([]contract.Key, 0, len(keys))
-	for _, k := range keys {
-		shown = append(shown, contract.ShowKey(k))
-	}
-	return contract.Write(w, http.StatusOK, contract.NewPage(shown, next))
+	return contract.Write(w, http.StatusOK, contract.PageOf(keys, contract.ShowKey, next))
 }
 
-func (a *API) revokeKey(w http.ResponseWriter, r *http.Request) error {
-	by, err := a.operator(r)
+func (a *API) revokeKey(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
+	by, err := a.operator(r, by)
 	if err != nil {
 		return err
 	}
 	id := policy.KeyID(r.PathValue("key"))
-	if _, err := policy.ParseSubaccountID(string(id)); err != nil { // a key's id is a UUID too
+	if !contract.IsKeyID(string(id)) {
 		return keystore.ErrNotFound
 	}
 	at, err := a.o.Store.Revoke(r.Context(), by, id)

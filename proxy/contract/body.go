@@ -35,21 +35,44 @@ const (
 // duplicate member, invalid UTF-8 and anything behind the value are refused,
 // as problems with status 400, 413, 415 or 422.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	body, err := readJSON(w, r, limit)
+	if err != nil {
+		return err
+	}
+	if err := decodeFault(json.Unmarshal(body, v, json.RejectUnknownMembers(true))); err != nil {
+		return err
+	}
+	if jsontext.Value(body).Kind() != '{' { // null is decoded as nothing at all
+		return problem.Invalid(problem.FieldError{Field: "body", Detail: "The value is of the wrong type."})
+	}
+	return nil
+}
+
+// ReadOptionalBody is ReadBody for a body that may be left out, in which case v
+// stays as it is.
+func ReadOptionalBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	return ReadBody(w, r, limit, v)
+}
+
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	charset, hasCharset := parameters["charset"]
 	if err != nil || media != "application/json" || len(r.Header["Content-Type"]) != 1 ||
 		(hasCharset && !strings.EqualFold(charset, "utf-8")) {
-		return problem.New(problem.UnsupportedMediaType, "Send the body as Content-Type: application/json.")
+		return nil, problem.New(problem.UnsupportedMediaType, "Send the body as Content-Type: application/json.")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return problem.New(problem.BodyTooLarge, "The body of this request is larger than "+strconv.FormatInt(limit, 10)+" bytes.")
+		return nil, problem.New(problem.BodyTooLarge, "The body of this request is larger than "+strconv.FormatInt(limit, 10)+" bytes.")
 	}
 	if err != nil {
-		return &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: err}
+		return nil, &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: err}
 	}
-	return decodeFault(json.Unmarshal(body, v, json.RejectUnknownMembers(true)))
+	return body, nil
 }
 
 // decodeFault turns a decoding error into what the client did wrong.

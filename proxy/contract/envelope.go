@@ -2,18 +2,13 @@ package contract
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
-
-	"gatehouse/proxy/problem"
 )
 
 // Envelope is the form of a successful answer.
@@ -31,6 +26,15 @@ type Page struct {
 	Success    bool    `json:"success"`
 	Data       any     `json:"data"`
 	NextCursor *string `json:"next_cursor"`
+}
+
+// PageOf makes a page of what is shown of each item; an empty cursor is the end.
+func PageOf[T, S any](items []T, show func(T) S, cursor string) Page {
+	data := make([]S, 0, len(items))
+	for _, item := range items {
+		data = append(data, show(item))
+	}
+	return NewPage(data, cursor)
 }
 
 // NewPage makes the page; an empty cursor is the end.
@@ -57,39 +61,6 @@ func Write(w http.ResponseWriter, status int, v any) error {
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that has gone needs no answer
 	return nil
-}
-
-// maxPage is the most that one page of a listing holds, and what it holds
-// when the client does not say.
-const maxPage = 1000
-
-// ReadPage reads the limit and cursor of a listing from a query, in which
-// nothing else may stand.
-func ReadPage(rawQuery string) (limit int, cursor string, err error) {
-	values, parseErr := url.ParseQuery(rawQuery)
-	if parseErr != nil {
-		return 0, "", problem.New(problem.AmbiguousQuery, "The query of this request cannot be read.")
-	}
-	limit = maxPage
-	var wrong faults
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		all := values[name]
-		switch {
-		case len(all) > 1:
-			wrong.add(shown(name), "The parameter is there more than once.")
-		case name == "limit":
-			n, err := strconv.Atoi(all[0])
-			if err != nil || n < 1 || n > maxPage {
-				wrong.add("limit", "The limit must be a number from 1 to "+strconv.Itoa(maxPage)+".")
-			}
-			limit = n
-		case name == "cursor":
-			cursor = all[0]
-		default:
-			wrong.add(shown(name), "There is no such parameter.")
-		}
-	}
-	return limit, cursor, wrong.err()
 }
 
 // maxNameLength is that of a name or label, in characters.

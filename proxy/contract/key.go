@@ -33,15 +33,8 @@ type NewKey struct {
 // store to say.
 func (k NewKey) Parse(account *policy.Account, catalogue policy.Catalogue, now time.Time) (keystore.NewKey, error) {
 	var wrong faults
-	name, fault := readName(k.Name)
-	switch {
-	case fault != "":
-		wrong.add("name", fault)
-	case name == "":
-		wrong.add("name", "A name is required.")
-	}
 	parsed := keystore.NewKey{
-		Name:        name,
+		Name:        requireName(k.Name, &wrong),
 		Permissions: parsePermissions(k.Permissions, catalogue, &wrong),
 		Subaccounts: parseSubaccounts(k.AllowedSubaccounts, account, &wrong),
 		Addresses:   parseAddresses(k.AllowedIPs, &wrong),
@@ -134,8 +127,18 @@ func ShowKey(k policy.Key) Key {
 	return Key{
 		ID: string(k.ID), Name: k.Name, Permissions: k.Permissions.Strings(),
 		AllowedSubaccounts: ShowSubaccounts(k.Subaccounts), AllowedIPs: k.Addresses.Strings(),
-		ExpiresAt: ShowExpiry(k.Expiry), IsActive: k.Active, TokenPreview: k.Preview, CreatedAt: k.CreatedAt.Unix(),
+		ExpiresAt: ShowExpiry(k.Expiry), IsActive: k.Active, LastUsedAt: showMoment(k.LastUsedAt),
+		TokenPreview: k.Preview, CreatedAt: k.CreatedAt.Unix(),
 	}
+}
+
+// showMoment is the Unix second of a moment; nil for never.
+func showMoment(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	at := t.Unix()
+	return &at
 }
 
 // createdKey is a key as the answer shows it that also has its token.
@@ -150,16 +153,17 @@ type createdKey struct {
 	CreatedAt          int64    `json:"created_at"`
 }
 
-// Created is the answer to a request that created a key. It is the only place
-// where a token is ever shown.
+// Created is the answer to a request that created a key. It and Regenerated are
+// the only places where a token is ever shown.
 func Created(k policy.Key, t keystore.Token) Envelope {
-	return Envelope{
-		Success: true, Message: "API key created successfully", Warning: onceWarning,
-		Data: createdKey{
-			ID: string(k.ID), Token: t.Reveal(), Name: k.Name, Permissions: k.Permissions.Strings(),
-			AllowedSubaccounts: ShowSubaccounts(k.Subaccounts), AllowedIPs: k.Addresses.Strings(),
-			ExpiresAt: ShowExpiry(k.Expiry), CreatedAt: k.CreatedAt.Unix(),
-		},
+	return Envelope{Success: true, Message: "API key created successfully", Data: showCreated(k, t), Warning: onceWarning}
+}
+
+func showCreated(k policy.Key, t keystore.Token) createdKey {
+	return createdKey{
+		ID: string(k.ID), Token: t.Reveal(), Name: k.Name, Permissions: k.Permissions.Strings(),
+		AllowedSubaccounts: ShowSubaccounts(k.Subaccounts), AllowedIPs: k.Addresses.Strings(),
+		ExpiresAt: ShowExpiry(k.Expiry), CreatedAt: k.CreatedAt.Unix(),
 	}
 }
 

@@ -81,7 +81,7 @@ func newWorld(t *testing.T, changes ...func(*keystore.Options)) *world {
 	w.putAccount(func(*keystore.Account) {})
 	w.by, _ = w.key(func(*keystore.NewKey) {})
 
-	api, err := keyapi.New(keyapi.Options{Keys: w.store, Catalogue: catalogue, Now: clock})
+	api, err := keyapi.New(keyapi.Options{Keys: w.store, Audit: w.store, Catalogue: catalogue, Products: []keyapi.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "serp_api"}}, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func (w *world) create(body string) created {
 	return c
 }
 
-var variable = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|gk_[0-9A-Za-z]{61}`)
+var variable = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|gk_[0-9A-Za-z]{61}|gk_[0-9A-Za-z]{4}…[0-9A-Za-z]{4}`)
 
 // golden compares the whole answer with a file.
 func golden(t *testing.T, name string, out *httptest.ResponseRecorder) {

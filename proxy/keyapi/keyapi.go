@@ -17,33 +17,54 @@ import (
 
 const (
 	keysPath   = "/v4/account/api-keys"
+	keyPath    = keysPath + "/{id}"
+	auditPath  = "/v4/account/audit-log"
 	whoamiPath = "/v4/account/whoami"
 )
 
 // Reserved returns the paths below which nothing but this API answers.
-func Reserved() []string { return []string{keysPath, whoamiPath} }
+func Reserved() []string { return []string{keysPath, auditPath, whoamiPath} }
 
-// Keys is what the API needs of keystore.Store.
+// Keys is what the API needs of keystore.Store to manage keys.
 type Keys interface {
 	Create(ctx context.Context, by policy.Caller, k keystore.NewKey) (policy.Key, keystore.Token, error)
+	List(ctx context.Context, by policy.Caller, cursor string, limit int) ([]policy.Key, string, error)
+	Get(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, error)
+	Update(ctx context.Context, by policy.Caller, id policy.KeyID, u keystore.Update) (after, before policy.Key, err error)
+	Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (time.Time, error)
+	Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, grace time.Duration) (policy.Key, keystore.Token, error)
 }
 
-// Options is what an API is made of. All are needed.
+// Audit is what the API needs of keystore.Store for the audit trail.
+type Audit interface {
+	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
+}
+
+// Product is a product as the permission context shows it. Its permissions are
+// those of the catalogue whose resource is its name.
+type Product struct{ Name, Label string }
+
+// Options is what an API is made of. All but Products are needed.
 type Options struct {
 	Keys      Keys
+	Audit     Audit
 	Catalogue policy.Catalogue
+	Products  []Product
 	Now       func() time.Time
 }
 
 // API serves the endpoints. It may be used concurrently.
-type API struct{ o Options }
+type API struct {
+	o         Options
+	structure structure
+}
 
 // New makes an API.
 func New(o Options) (*API, error) {
-	if o.Keys == nil || o.Now == nil || len(o.Catalogue.All()) == 0 {
+	if o.Keys == nil || o.Audit == nil || o.Now == nil || len(o.Catalogue.All()) == 0 {
 		return nil, errors.New("new key API: an option is missing")
 	}
-	return &API{o: o}, nil
+	return &API{o: o, structure: newStructure(o)}, nil
 }
 
 // Endpoint is one route of the API: a pattern of http.ServeMux, what a caller
@@ -53,39 +74,25 @@ type Endpoint struct {
 	Match string
 	Needs policy.Permission
 	Serve func(w http.ResponseWriter, r *http.Request, by policy.Caller) error
+	// Action is what the endpoint does to a key, for the audit trail; "" for
+	// one that only reads.
+	Action keystore.Action
 }
 
 // Endpoints lists the API.
 func (a *API) Endpoints() []Endpoint {
 	return []Endpoint{
-		{"POST " + keysPath, policy.CreateKeys, a.create},
-		{"GET " + keysPath + "/allowed-permissions", policy.AnyValidKey, a.allowedPermissions},
-		{"GET " + whoamiPath, policy.AnyValidKey, a.whoami},
+		{"POST " + keysPath, policy.CreateKeys, a.create, keystore.KeyCreate},
+		{"GET " + keysPath, policy.ReadKeys, a.list, ""},
+		{"GET " + keyPath, policy.ReadKeys, a.get, ""},
+		{"PUT " + keyPath, policy.UpdateKeys, a.update, keystore.KeyUpdate},
+		{"DELETE " + keyPath, policy.DeleteKeys, a.revoke, keystore.KeyRevoke},
+		{"POST " + keyPath + "/regenerate", policy.RegenerateKeys, a.regenerate, keystore.KeyRegenerate},
+		{"GET " + keysPath + "/allowed-permissions", policy.AnyValidKey, a.allowedPermissions, ""},
+		{"GET " + keysPath + "/permission-context", policy.AnyValidKey, a.permissionContext, ""},
+		{"GET " + auditPath, policy.ReadAudit, a.auditLog, ""},
+		{"GET " + whoamiPath, policy.AnyValidKey, a.whoami, ""},
 	}
-}
-
-func (a *API) create(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
-	var body contract.NewKey
-	if err := contract.ReadBody(w, r, contract.KeyBodyLimit, &body); err != nil {
-		return err
-	}
-	asked, err := body.Parse(by.Account, a.o.Catalogue, a.o.Now())
-	if err != nil {
-		return err
-	}
-	key, token, err := a.o.Keys.Create(r.Context(), by, asked)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Location", keysPath+"/"+string(key.ID))
-	return contract.Write(w, http.StatusCreated, contract.Created(key, token))
-}
-
-// allowedPermissions lists what the caller may hand on: what it holds itself.
-func (a *API) allowedPermissions(w http.ResponseWriter, _ *http.Request, by policy.Caller) error {
-	return contract.Write(w, http.StatusOK, struct {
-		AllowedPermissions []string `json:"allowed_permissions"`
-	}{by.Permissions().Strings()})
 }
 
 // whoami shows the caller what the gateway sees of it.

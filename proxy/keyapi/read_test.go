@@ -27,9 +27,10 @@ func TestEndpointsNeedWhatTheContractSays(t *testing.T) {
 		"POST /v4/account/api-keys/{id}/regenerate":    policy.RegenerateKeys,
 		"GET /v4/account/api-keys/allowed-permissions": policy.AnyValidKey,
 		"GET /v4/account/api-keys/permission-context":  policy.AnyValidKey,
+		"GET /v4/account/audit-log":                    policy.ReadAudit,
 		"GET /v4/account/whoami":                       policy.AnyValidKey,
 	}
-	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now})
+	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +40,16 @@ func TestEndpointsNeedWhatTheContractSays(t *testing.T) {
 			t.Errorf("%s needs %s, want %s, once", e.Match, e.Needs, needs)
 		}
 		seen[e.Match] = true
+		if changes := e.Needs != policy.AnyValidKey && e.Needs.Action() != policy.ReadAction; changes != (e.Action != "") {
+			t.Errorf("%s has the audited action %q", e.Match, e.Action)
+		}
 		_, path, _ := strings.Cut(e.Match, " ")
 		if !slices.ContainsFunc(keyapi.Reserved(), func(prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }) {
 			t.Errorf("%s is not below a reserved path", e.Match)
 		}
+	}
+	if len(seen) != len(contract) {
+		t.Errorf("%d endpoints, want %d", len(seen), len(contract))
 	}
 }
 
@@ -57,10 +64,10 @@ func catalogue(t *testing.T) policy.Catalogue {
 
 func TestAPINeedsItsOptions(t *testing.T) {
 	t.Parallel()
-	whole := keyapi.Options{Keys: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now}
+	whole := keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now}
 	for name, remove := range map[string]func(*keyapi.Options){
 		"keys": func(o *keyapi.Options) { o.Keys = nil }, "clock": func(o *keyapi.Options) { o.Now = nil },
-		"catalogue": func(o *keyapi.Options) { o.Catalogue = policy.Catalogue{} },
+		"audit": func(o *keyapi.Options) { o.Audit = nil }, "catalogue": func(o *keyapi.Options) { o.Catalogue = policy.Catalogue{} },
 	} {
 		o := whole
 		remove(&o)
@@ -121,7 +128,7 @@ func TestWhoamiShowsTheAddressThatWasSeen(t *testing.T) {
 // TestReservedPathsAreTheAPIsOwn keeps the list that no product route may enter.
 func TestReservedPathsAreTheAPIsOwn(t *testing.T) {
 	t.Parallel()
-	if diff := cmp.Diff([]string{"/v4/account/api-keys", "/v4/account/whoami"}, keyapi.Reserved()); diff != "" {
+	if diff := cmp.Diff([]string{"/v4/account/api-keys", "/v4/account/audit-log", "/v4/account/whoami"}, keyapi.Reserved()); diff != "" {
 		t.Error(diff)
 	}
 }

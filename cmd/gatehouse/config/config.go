@@ -35,6 +35,7 @@ type Config struct {
 	Limits     Limits              `yaml:"limits"`
 	Delegation Delegation          `yaml:"delegation"`
 	Audit      Audit               `yaml:"audit"`
+	CORS       CORS                `yaml:"cors"`
 	Log        Log                 `yaml:"log"`
 }
 
@@ -143,6 +144,8 @@ type Route struct {
 type Limits struct {
 	// Key is for the requests of one key.
 	Key Rate `yaml:"key"`
+	// Management is for what one key asks of the key API.
+	Management Rate `yaml:"management"`
 	// FailedAuth is for the unknown tokens from one address.
 	FailedAuth Rate  `yaml:"failed_auth"`
 	MaxBody    Bytes `yaml:"max_body"`
@@ -172,6 +175,12 @@ type Audit struct {
 type AuditKeep struct {
 	Events int           `yaml:"events"`
 	Age    time.Duration `yaml:"age"`
+}
+
+// CORS names the origins whose pages may use the key API from a browser, each
+// as SCHEME://HOST[:PORT].
+type CORS struct {
+	Origins []string `yaml:"origins"`
 }
 
 // Log says what is logged: debug, info, warn or error, as json or console.
@@ -205,12 +214,14 @@ func (c *Config) setDefaults() {
 		ClientAddress: ClientAddress{TrustedProxies: []netip.Prefix{}, Header: "X-Forwarded-For"},
 		Token:         Token{Prefix: "gk_"},
 		Limits: Limits{
+			Management: Rate{Rate: 10, Burst: 50},
 			FailedAuth: Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 << 20,
 			MaxHeader:  32 << 10,
 		},
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
+		CORS:       CORS{Origins: []string{}},
 		Log:        Log{Level: "info", Format: LogJSON},
 	}
 }

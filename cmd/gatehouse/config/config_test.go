@@ -137,11 +137,13 @@ func TestDefaults(t *testing.T) {
 		},
 		Routes: []config.Route{{Match: "GET /serp/", Permission: "serp:read", Upstream: "serp"}},
 		Limits: config.Limits{
+			Management: config.Rate{Rate: 10, Burst: 50},
 			FailedAuth: config.Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 * 1024 * 1024,
 			MaxHeader:  32 * 1024,
 		},
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
+		CORS:       config.CORS{Origins: []string{}},
 		Audit:      config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
 		Log:        config.Log{Level: "info", Format: config.LogJSON},
 	}
@@ -185,6 +187,7 @@ routes:
 limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
+cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
 log: {format: console}
 `
 
@@ -209,9 +212,10 @@ func TestEveryKindOfValue(t *testing.T) {
 			Targets: []*url.URL{{Scheme: "https", Host: "animals.internal"}, {Scheme: "http", Host: "[::1]:80"}}, Timeout: time.Hour,
 		}},
 		{"limits", c.Limits, config.Limits{
-			Key: config.Rate{Rate: 0.5, Burst: 3}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
+			Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
 		}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
+		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},
 		{"log", c.Log, config.Log{Level: "info", Format: config.LogConsole}},
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ func (v *validator) validate() {
 	v.upstreams()
 	v.routes()
 	v.limits()
+	v.origins()
 	v.aboveZero(path{"delegation", "max_keys_per_account"}, int64(v.config.Delegation.MaxKeysPerAccount), "write a number such as 1000")
 	v.aboveZero(path{"audit", "keep", "events"}, int64(v.config.Audit.Keep.Events), "write a number such as 10000")
 	v.aboveZero(path{"audit", "keep", "age"}, int64(v.config.Audit.Keep.Age), "write a duration such as 9600h, which is 400 days")
@@ -155,9 +157,38 @@ func (v *validator) clientAddress() {
 	}
 }
 
+// origins: a browser spells an origin in one way (RFC 6454 §6.1), and what it
+// sends is compared byte by byte.
+func (v *validator) origins() {
+	p := path{"cors", "origins"}
+	for i, origin := range v.config.CORS.Origins {
+		entry := p.index(i)
+		switch scheme, host, _ := strings.Cut(origin, "://"); {
+		case origin == "*" || origin == "null":
+			v.refuse(entry, v.shown(entry)+" would let pages of everybody use keys", "name the origins of your own pages, such as https://app.example.com")
+		case (scheme != "https" && scheme != "http") || !isOriginHost(scheme, host):
+			v.refuse(entry, v.shown(entry)+" is no origin", "write SCHEME://HOST or SCHEME://HOST:PORT in lower case, with nothing behind it, and without the port that the scheme has anyway")
+		case slices.Contains(v.config.CORS.Origins[:i], origin):
+			v.refuse(entry, v.shown(entry)+" is there twice", "remove one of them")
+		}
+	}
+}
+
+func isOriginHost(scheme, host string) bool {
+	u, err := url.Parse(scheme + "://" + host)
+	if err != nil || u.Host != host || host != strings.ToLower(host) || strings.HasSuffix(host, ":") {
+		return false
+	}
+	name, port := u.Hostname(), u.Port()
+	number, err := strconv.ParseUint(port, 10, 16)
+	usual := map[string]uint64{"http": 80, "https": 443}[scheme]
+	return name != "" && isHost(name) && (port == "" || err == nil && number != 0 && number != usual)
+}
+
 func (v *validator) limits() {
 	p, limits := path{"limits"}, v.config.Limits
 	v.rate(p.key("key"), limits.Key)
+	v.rate(p.key("management"), limits.Management)
 	v.rate(p.key("failed_auth"), limits.FailedAuth)
 	v.aboveZero(p.key("max_body"), int64(limits.MaxBody), "write a size such as 10MiB")
 	v.aboveZero(p.key("max_header"), int64(limits.MaxHeader), "write a size such as 32KiB")

@@ -1,0 +1,21 @@
+package keyapi
+
+import (
+	"net/http"
+
+	"gatehouse/policy"
+	"gatehouse/proxy/contract"
+)
+
+// auditLog shows what was done, or refused, to the keys of the caller's account.
+func (a *API) auditLog(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
+	filter, limit, cursor, err := contract.ReadEventQuery(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	events, next, err := a.o.Audit.AuditLog(r.Context(), by.Account.ID, filter, cursor, limit)
+	if err != nil {
+		return err
+	}
+	return contract.Write(w, http.StatusOK, contract.PageOf(events, contract.ShowEvent, next))
+}
