@@ -84,15 +84,15 @@ func (st *standing) subaccounts(named []policy.SubaccountID) policy.SubaccountSe
 // checkAfter: what an update adds must be the caller's to give, and what it
 // leaves must be held.
 func (st *standing) checkAfter(before, after *policy.Key, d policy.Delegation) error {
-	if err := st.caller.CheckHolds(after, d); err != nil {
-		return err
-	}
 	added := policy.Grant{
 		Permissions: before.Permissions.Missing(after.Permissions),
 		Subaccounts: policy.OnlySubaccounts(before.Subaccounts.Missing(after.Subaccounts)...),
 		Addresses:   after.Addresses, Expiry: after.Expiry,
 	}
 	if err := st.caller.CheckGrant(added, d); err != nil {
+		return err
+	}
+	if err := st.caller.CheckHolds(after, d); err != nil {
 		return err
 	}
 	return reachesSomething(after.Subaccounts)

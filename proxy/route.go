@@ -122,13 +122,16 @@ type Routes struct {
 	folded *http.ServeMux
 	// cased: some word of a product route has a capital letter.
 	cased bool
+	// literal are the methods of each path that a route of our own spells out:
+	// another one's wildcard does not take it for a value.
+	literal map[string][]string
 }
 
 // NewRoutes compiles the specs. Below the reserved paths only routes marked
 // Own match, so that no product route can take a path of Gatehouse's own API
 // for a subaccount. All faults are returned at once, joined, each a *RouteError.
 func NewRoutes(reserved []string, specs []RouteSpec) (*Routes, error) {
-	rs := &Routes{reserved: slices.Clone(reserved), own: http.NewServeMux(), products: http.NewServeMux(), folded: http.NewServeMux()}
+	rs := &Routes{reserved: slices.Clone(reserved), own: http.NewServeMux(), products: http.NewServeMux(), folded: http.NewServeMux(), literal: map[string][]string{}}
 	var faults []error
 	var accepted []registered
 	for i, spec := range specs {
@@ -164,6 +167,9 @@ func (rs *Routes) add(route *Route, own bool, accepted []registered) ([]register
 	if register(mux, route.pattern, route) {
 		folded := foldPattern(route.pattern)
 		rs.cased = rs.cased || !own && folded != route.pattern
+		if method, _, path := splitPattern(route.pattern); own && len(route.names) == 0 {
+			rs.literal[path] = append(rs.literal[path], method)
+		}
 		if !own && !register(rs.folded, folded, route) {
 			return accepted, fmt.Errorf("route %q differs from another route only in letter case, which many backends do not mind; rename one of them", route.pattern)
 		}
@@ -204,6 +210,9 @@ func (rs *Routes) Match(r *http.Request, path string) (*Route, error) {
 	if mux == nil {
 		return nil, unknownRoute()
 	}
+	if methods, spelt := rs.literal[path]; spelt && mux == rs.own && !takes(methods, r.Method) {
+		return nil, methodNotAllowed(allowed(methods))
+	}
 	asked := matchable(r, path)
 	handler, _ := mux.Handler(asked)
 	route, found := handler.(*Route)
@@ -224,11 +233,30 @@ func (rs *Routes) Match(r *http.Request, path string) (*Route, error) {
 	answer := scratch{header: http.Header{}}
 	handler.ServeHTTP(&answer, asked)
 	if answer.status == http.StatusMethodNotAllowed {
-		p := problem.New(problem.MethodNotAllowed, "This path does not take this method.")
-		p.Allow = answer.header.Get("Allow")
-		return nil, p
+		return nil, methodNotAllowed(answer.header.Get("Allow"))
 	}
 	return nil, unknownRoute()
+}
+
+// takes: a pattern for GET also matches HEAD.
+func takes(methods []string, method string) bool {
+	return slices.Contains(methods, method) || method == http.MethodHead && slices.Contains(methods, http.MethodGet)
+}
+
+// allowed spells methods as an Allow header does (RFC 9110 §10.2.1).
+func allowed(methods []string) string {
+	all := slices.Clone(methods)
+	if slices.Contains(all, http.MethodGet) {
+		all = append(all, http.MethodHead)
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), ", ")
+}
+
+func methodNotAllowed(allow string) error {
+	p := problem.New(problem.MethodNotAllowed, "This path does not take this method.")
+	p.Allow = allow
+	return p
 }
 
 // looksLikeAnother reports whether a backend that minds neither letter case nor

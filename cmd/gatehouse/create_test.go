@@ -305,7 +305,9 @@ func (d *table) testKeyAPI(t *testing.T) {
 		t.Errorf("got %s, want %s", got.body, want)
 	}
 	for _, target := range []string{whoamiPath, keysPath + "/allowed-permissions"} {
-		d.turnsAway(t, get(k, target).at("POST", target), refusal{status: 405, code: "method_not_allowed", allow: "GET, HEAD"})
+		for _, method := range []string{"POST", "PUT", "DELETE"} {
+			d.turnsAway(t, get(k, target).at(method, target), refusal{status: 405, code: "method_not_allowed", allow: "GET, HEAD"})
+		}
 		d.turnsAway(t, get(k, target).without("api-token"), refusal{status: 401, code: "missing_credentials", challenge: challenge})
 		d.turnsAway(t, get(k, target).by("bad"), refusal{status: 401, code: "invalid_token", challenge: badToken})
 	}

@@ -133,7 +133,7 @@ func (r *redisServer) dump(t *testing.T) string {
 			t.Fatal(err)
 		}
 		read := map[string][]any{
-			"string": {"GET", key}, "hash": {"HGETALL", key}, "zset": {"ZRANGE", key, 0, -1}, "set": {"SMEMBERS", key}, "list": {"LRANGE", key, 0, -1},
+			"string": {"GET", key}, "hash": {"HGETALL", key}, "zset": {"ZRANGE", key, 0, -1}, "set": {"SMEMBERS", key}, "list": {"LRANGE", key, 0, -1}, "stream": {"XRANGE", key, "-", "+"},
 		}[kind]
 		value, err := r.client.Do(t.Context(), read...).Result()
 		if err != nil {

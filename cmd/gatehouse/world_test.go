@@ -163,6 +163,7 @@ func dataOf[T any](t *testing.T, got answer) T {
 		Message    string  `json:"message"`
 		Data       T       `json:"data"`
 		Warning    string  `json:"warning"`
+		Note       string  `json:"note"`
 		NextCursor *string `json:"next_cursor"`
 	}
 	decoder := json.NewDecoder(strings.NewReader(got.body))

@@ -107,7 +107,7 @@ func TestAccountThatIsNotAskedForProperlyIsNotChanged(t *testing.T) {
 	}{
 		{"no body", acme, "", problem.InvalidRequest, ""},
 		{"an empty object", acme, "{}", problem.ValidationFailed, `"permissions"`},
-		{"null", acme, "null", problem.ValidationFailed, `"permissions"`},
+		{"null", acme, "null", problem.ValidationFailed, `"body"`},
 		{"permissions left out", acme, `{"name":"Acme"}`, problem.ValidationFailed, `"permissions"`},
 		{"permissions that are null", acme, `{"permissions":null}`, problem.ValidationFailed, `"permissions"`},
 		{"a grant that stands for nothing", acme, `{"permissions":["datacenter:*"]}`, problem.ValidationFailed, `"permissions[0]"`},

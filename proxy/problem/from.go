@@ -44,6 +44,8 @@ func From(err error) *Problem {
 // exceeds names what a caller wanted to hand on and does not hold.
 func exceeds(e *policy.Excess) *Problem {
 	switch {
+	case e.Held:
+		return New(ExceedsYourAccess, "That key holds more than yours does, so yours can neither change it nor have its token.")
 	case len(e.Permissions) > 0:
 		return New(PermissionNotGrantable, "You can only grant what you hold yourself, and you lack: "+strings.Join(e.Permissions.Strings(), ", ")+".")
 	case e.AllSubaccounts || len(e.Subaccounts) > 0:
