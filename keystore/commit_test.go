@@ -385,7 +385,7 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 // it was interrupted, without an event that tells of it.
 func (n *node) trailExplains(k policy.Key, token keystore.Token) {
 	n.t.Helper()
-	told := map[keystore.Action]int{}
+	told := make(map[keystore.Action]int)
 	made := map[string]bool{}
 	for _, e := range n.trail("acme", keystore.EventFilter{Predecessors: true}, 100) {
 		told[e.Action]++

@@ -121,7 +121,8 @@ func TestGraceIsGivenOnce(t *testing.T) {
 		if first != nil {
 			first, second = second, first
 		}
-		if first != nil || !(errors.Is(second, keystore.ErrConflict) || errors.Is(second, keystore.ErrReplaced)) {
+		lost := errors.Is(second, keystore.ErrConflict) || errors.Is(second, keystore.ErrReplaced)
+		if first != nil || !lost {
 			t.Errorf("got %v and %v, want one winner and one conflict", first, second)
 		}
 		if keys := n.list(person, 10); len(keys) != 2 {

@@ -116,7 +116,8 @@ func TestUpdateChangesWhatIsGiven(t *testing.T) {
 		{`{"is_active":false}`, []string{"is_active"}, func(k shownKey) bool { return !k.IsActive }},
 		{`{"is_active":true}`, []string{}, func(k shownKey) bool { return k.IsActive }},
 		{
-			`{"is_active":false,"expires_at":null,"name":"n"}`, []string{"name", "expires_at", "is_active"},
+			`{"is_active":false,"expires_at":null,"name":"n"}`,
+			[]string{"name", "expires_at", "is_active"},
 			func(k shownKey) bool { return !k.IsActive && k.ExpiresAt == nil && k.Name == "n" },
 		},
 	} {
