@@ -111,7 +111,11 @@ func (n *node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	n.gateway = proxy.NewServer(handler, int(n.config.Limits.MaxHeader), quiet)
+	documents, err := keyapi.NewDocuments()
+	if err != nil {
+		return err
+	}
+	n.gateway = proxy.NewServer(documents.Before(handler), int(n.config.Limits.MaxHeader), quiet)
 	if n.gateway.TLSConfig, err = serverTLS(n.config.TLS); err != nil {
 		return err
 	}

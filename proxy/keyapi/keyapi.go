@@ -23,7 +23,7 @@ const (
 )
 
 // Reserved returns the paths below which nothing but this API answers.
-func Reserved() []string { return []string{keysPath, auditPath, whoamiPath} }
+func Reserved() []string { return []string{keysPath, auditPath, whoamiPath, openapiPath, docsPath} }
 
 // Keys is what the API needs of keystore.Store to manage keys.
 type Keys interface {
