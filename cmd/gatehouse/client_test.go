@@ -13,10 +13,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"gatehouse/proxy/contract/contracttest"
 )
 
 // request is a request as a client writes it, byte for byte.
@@ -86,7 +89,33 @@ func (g *gateway) send(t *testing.T, r request) answer {
 	if err != nil {
 		t.Fatalf("%s %s: %v", r.method, r.target, err)
 	}
+	checkContract(t, r, a)
 	return a
+}
+
+var theContract = sync.OnceValues(contracttest.Load)
+
+// checkContract holds an exchange with the key API against openapi.yaml.
+func checkContract(t *testing.T, r request, a answer) {
+	t.Helper()
+	if !strings.HasPrefix(r.target, keysPath) && !strings.HasPrefix(r.target, whoamiPath) && !strings.HasPrefix(r.target, auditPath) {
+		return
+	}
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := http.Header{}
+	for _, line := range r.header {
+		name, value, _ := strings.Cut(line, ": ")
+		header.Add(name, value)
+	}
+	err = c.Check(t.Context(), contracttest.Exchange{
+		Method: r.method, Target: r.target, Header: header, Body: r.body, Status: a.status, AnswerHeader: a.header, Answer: a.body,
+	})
+	if err != nil {
+		t.Errorf("not in the contract: %v", err)
+	}
 }
 
 func (g *gateway) exchange(r request) (answer, error) {

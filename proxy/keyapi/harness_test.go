@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/contract/contracttest"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
 )
@@ -157,7 +159,26 @@ func (w *world) do(method, path, body string) *httptest.ResponseRecorder {
 	r.Header.Set("Content-Type", "application/json")
 	out := httptest.NewRecorder()
 	w.mux.ServeHTTP(out, r)
+	w.checkContract(r, body, out)
 	return out
+}
+
+var theContract = sync.OnceValues(contracttest.Load)
+
+// checkContract holds the exchange against openapi.yaml.
+func (w *world) checkContract(r *http.Request, body string, out *httptest.ResponseRecorder) {
+	w.t.Helper()
+	c, err := theContract()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	err = c.Check(w.t.Context(), contracttest.Exchange{
+		Method: r.Method, Target: r.RequestURI, Header: r.Header, Body: body,
+		Status: out.Code, AnswerHeader: out.Header(), Answer: out.Body.String(),
+	})
+	if err != nil {
+		w.t.Errorf("not in the contract: %v", err)
+	}
 }
 
 // created is what the answer to a creation shows.
