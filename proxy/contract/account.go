@@ -53,6 +53,9 @@ func (a NewAccount) Parse(id policy.AccountID, catalogue policy.Catalogue, produ
 func parseGrants(given []string, catalogue policy.Catalogue, wrong *faults) []string {
 	grants := []string{}
 	for i, s := range given {
+		if wrong.full() {
+			break
+		}
 		if catalogue.ParseAccountGrant(s) != nil {
 			wrong.addValue("permissions", i, s, " stands for no permission of the catalogue.")
 		} else if !slices.Contains(grants, s) {
@@ -66,6 +69,9 @@ func parseNewSubaccounts(given []*Subaccount, products []string, wrong *faults) 
 	subaccounts := make([]policy.Subaccount, 0, len(given))
 	seen := make(map[policy.SubaccountID]bool, len(given))
 	for i, s := range given {
+		if wrong.full() {
+			break
+		}
 		if s == nil {
 			wrong.addAt("subaccounts", i, "A subaccount must be an object.")
 			continue

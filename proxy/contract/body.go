@@ -4,6 +4,7 @@
 package contract
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -28,6 +29,8 @@ const (
 	// maxShown bounds how much of a client's own text an answer repeats, in
 	// characters.
 	maxShown = 100
+
+	wrongType = "The value is of the wrong type."
 )
 
 // ReadBody decodes the JSON body of a request into v, a pointer to a struct.
@@ -35,35 +38,40 @@ const (
 // duplicate member, invalid UTF-8 and anything behind the value are refused,
 // as problems with status 400, 413, 415 or 422.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
-	body, err := readJSON(w, r, limit)
+	if err := checkMedia(r.Header); err != nil {
+		return err
+	}
+	body, err := readAll(w, r, limit)
 	if err != nil {
 		return err
 	}
-	if err := decodeFault(json.Unmarshal(body, v, json.RejectUnknownMembers(true))); err != nil {
+	return decode(body, v)
+}
+
+// ReadOptionalBody is ReadBody for a request that may be without a body, and
+// then leaves v as it is and asks for no Content-Type.
+func ReadOptionalBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	body, err := readAll(w, r, limit)
+	if err != nil || len(body) == 0 {
 		return err
 	}
-	if jsontext.Value(body).Kind() != '{' { // null is decoded as nothing at all
-		return problem.Invalid(problem.FieldError{Field: "body", Detail: "The value is of the wrong type."})
+	if err := checkMedia(r.Header); err != nil {
+		return err
+	}
+	return decode(body, v)
+}
+
+func checkMedia(h http.Header) error {
+	media, parameters, err := mime.ParseMediaType(h.Get("Content-Type"))
+	charset, hasCharset := parameters["charset"]
+	if err != nil || media != "application/json" || len(h["Content-Type"]) != 1 ||
+		(hasCharset && !strings.EqualFold(charset, "utf-8")) {
+		return problem.New(problem.UnsupportedMediaType, "Send the body as Content-Type: application/json.")
 	}
 	return nil
 }
 
-// ReadOptionalBody is ReadBody for a body that may be left out, in which case v
-// stays as it is.
-func ReadOptionalBody(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
-	if r.ContentLength == 0 {
-		return nil
-	}
-	return ReadBody(w, r, limit, v)
-}
-
-func readJSON(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	media, parameters, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	charset, hasCharset := parameters["charset"]
-	if err != nil || media != "application/json" || len(r.Header["Content-Type"]) != 1 ||
-		(hasCharset && !strings.EqualFold(charset, "utf-8")) {
-		return nil, problem.New(problem.UnsupportedMediaType, "Send the body as Content-Type: application/json.")
-	}
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -73,6 +81,14 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: err}
 	}
 	return body, nil
+}
+
+// decode: null alone would leave v as it is, and is no object.
+func decode(body []byte, v any) error {
+	if string(bytes.Trim(body, " \t\r\n")) == "null" {
+		return problem.Invalid(problem.FieldError{Field: "body", Detail: wrongType})
+	}
+	return decodeFault(json.Unmarshal(body, v, json.RejectUnknownMembers(true)))
 }
 
 // decodeFault turns a decoding error into what the client did wrong.
@@ -92,7 +108,7 @@ func decodeFault(err error) error {
 	if errors.Is(err, json.ErrUnknownName) {
 		return problem.Invalid(problem.FieldError{Field: field, Detail: "There is no such field. Field names are spelt exactly as documented."})
 	}
-	return problem.Invalid(problem.FieldError{Field: field, Detail: "The value is of the wrong type."})
+	return problem.Invalid(problem.FieldError{Field: field, Detail: wrongType})
 }
 
 // fieldName spells a JSON pointer (RFC 6901) as clients know fields:
@@ -115,8 +131,9 @@ func fieldName(pointer jsontext.Pointer) string {
 	return shown(name.String())
 }
 
-// shown cuts a client's own text for an answer.
+// shown cuts a client's own text for an answer, and mends it where it is no UTF-8.
 func shown(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	runes := 0
 	for i := range s {
 		if runes++; runes > maxShown {
@@ -141,14 +158,18 @@ func (s *Strings) UnmarshalJSONFrom(in *jsontext.Decoder) error {
 // faults collects what is wrong with the fields of a body.
 type faults []problem.FieldError
 
+// full reports whether an answer has room for no more: what comes behind need
+// not be looked at.
+func (f *faults) full() bool { return len(*f) >= maxFieldErrors }
+
 func (f *faults) add(field, detail string) {
-	if len(*f) < maxFieldErrors {
+	if !f.full() {
 		*f = append(*f, problem.FieldError{Field: field, Detail: detail})
 	}
 }
 
 func (f *faults) addAt(field string, i int, detail string) {
-	if len(*f) < maxFieldErrors {
+	if !f.full() {
 		f.add(field+"["+strconv.Itoa(i)+"]", detail)
 	}
 }
@@ -156,7 +177,7 @@ func (f *faults) addAt(field string, i int, detail string) {
 // addValue names the value that is wrong. A body has room for thousands of
 // those, so nothing is spelt out in vain.
 func (f *faults) addValue(field string, i int, value, fault string) {
-	if len(*f) < maxFieldErrors {
+	if !f.full() {
 		f.addAt(field, i, strconv.Quote(shown(value))+fault)
 	}
 }

@@ -1,9 +1,7 @@
 package contract_test
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -300,43 +298,5 @@ func TestClientTextIsCut(t *testing.T) {
 		if n := strings.Count(f.Detail, "ä"); n != 100 || !strings.Contains(f.Detail, "…") {
 			t.Errorf("%s: %d characters were repeated, want 100 and an ellipsis", f.Field, n)
 		}
-	}
-}
-
-func BenchmarkRefusedBody(b *testing.B) {
-	fill := func(head, part, tail string) string {
-		return head + strings.Repeat(part, (contract.KeyBodyLimit-len(head)-len(tail))/len(part)) + tail
-	}
-	members := `{"name":{"0":0`
-	for i := 1; len(members) < contract.KeyBodyLimit-20; i++ {
-		members += fmt.Sprintf(`,"%x":0`, i)
-	}
-	c, a := catalogue(b), account()
-	for name, body := range map[string]string{
-		"empty_permissions": fill(`{"name":"x","permissions":[`, `"",`, `""]}`),
-		"empty_subaccounts": fill(`{"name":"x","permissions":["x"],"allowed_subaccounts":[`, `"",`, `""]}`),
-		"foreign_uuids":     fill(`{"name":"x","permissions":["x"],"allowed_subaccounts":[`, `"`+subC+`",`, `""]}`),
-		"many_addresses":    fill(`{"name":"x","permissions":["x"],"allowed_ips":[`, `"::",`, `""]}`),
-		"long_name":         fill(`{"permissions":["x"],"name":"`, `\u0000`, `"}`),
-		"long_field":        fill(`{"`, `\u00e4`, `":1}`),
-		"long_permission":   fill(`{"name":"x","permissions":["`, `\n`, `"]}`),
-		"deep_list":         fill(`{"permissions":`, `[`, ``),
-		"deep_object":       fill(``, `{"a":`, ``),
-		"many_digits":       fill(`{"expires_at":`, `9`, `}`),
-		"many_members":      members + "}}",
-		"white_space":       fill(`{`, ` `, `"x":1}`),
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				k, err := readKey(post(bytes.NewReader([]byte(body))))
-				if err == nil {
-					_, err = k.Parse(a, c, now)
-				}
-				if err == nil {
-					b.Fatal("accepted")
-				}
-			}
-		})
 	}
 }

@@ -49,6 +49,9 @@ func (k NewKey) Parse(account *policy.Account, catalogue policy.Catalogue, now t
 func parsePermissions(given []string, catalogue policy.Catalogue, wrong *faults) policy.PermissionSet {
 	known := make([]policy.Permission, 0, len(catalogue.All()))
 	for i, s := range given {
+		if wrong.full() {
+			break
+		}
 		if p := policy.Permission(s); catalogue.Has(p) {
 			known = append(known, p)
 		} else {
@@ -61,6 +64,9 @@ func parsePermissions(given []string, catalogue policy.Catalogue, wrong *faults)
 func parseSubaccounts(given []string, account *policy.Account, wrong *faults) []policy.SubaccountID {
 	ids := make([]policy.SubaccountID, 0, len(given))
 	for i, s := range given {
+		if wrong.full() {
+			break
+		}
 		id, err := policy.ParseSubaccountID(s)
 		switch {
 		case err != nil:

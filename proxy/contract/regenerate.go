@@ -6,6 +6,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/problem"
 )
 
 // maxGrace is the longest grace of a key that is replaced, in seconds: a week.
@@ -18,11 +19,11 @@ type RegenerateKey struct {
 
 // Parse returns for how long the old token is to go on working.
 func (k RegenerateKey) Parse() (time.Duration, error) {
-	var wrong faults
 	if k.GracePeriodSeconds.Value < 0 || k.GracePeriodSeconds.Value > maxGrace {
-		wrong.add("grace_period_seconds", "The grace period must be from 0 to "+strconv.Itoa(maxGrace)+" seconds.")
+		detail := "The grace period must be from 0 to " + strconv.Itoa(maxGrace) + " seconds."
+		return 0, problem.Invalid(problem.FieldError{Field: "grace_period_seconds", Detail: detail})
 	}
-	return time.Duration(k.GracePeriodSeconds.Value) * time.Second, wrong.err()
+	return time.Duration(k.GracePeriodSeconds.Value) * time.Second, nil
 }
 
 // regeneratedKey is a key as the answer shows it that also has its token, and

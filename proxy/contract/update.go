@@ -49,7 +49,10 @@ func (k UpdateKey) Parse(account *policy.Account, catalogue policy.Catalogue, no
 	if k.IsActive.Present {
 		u.Active = &k.IsActive.Value
 	}
-	return u, wrong.err()
+	if err := wrong.err(); err != nil {
+		return keystore.Update{}, err
+	}
+	return u, nil
 }
 
 // updatedKey is a key as the answer to its update shows it.
