@@ -53,17 +53,36 @@ func (e *refusedError) Error() string {
 	return text.String()
 }
 
-// call makes one request to the admin API and returns the answer's bytes. It
-// returns a usageError, an unreachableError, or a *refusedError.
-func (f *adminFlags) call(t *terminal, method, path string, body any) ([]byte, error) {
+// remote is a gateway that commands talk to, and as whom.
+type remote struct {
+	base          string
+	flag          string // that named it
+	prefix        string // of every path
+	header, value string // the credential
+	json          bool
+}
+
+// remote is the operators' side of the gateway.
+func (f *adminFlags) remote(t *terminal) (*remote, error) {
 	token, _ := t.lookupEnv("GATEHOUSE_ADMIN_TOKEN")
 	if token == "" {
 		return nil, usageError{errors.New("set GATEHOUSE_ADMIN_TOKEN to the gateway's admin_token")}
 	}
-	target, err := url.Parse(f.Admin)
+	return newRemote(remote{base: f.Admin, flag: "--admin", prefix: "/admin/v1", header: "Authorization", value: "Bearer " + token, json: f.JSON})
+}
+
+func newRemote(r remote) (*remote, error) {
+	target, err := url.Parse(r.base)
 	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
-		return nil, usageError{fmt.Errorf("--admin %s: not a URL such as http://127.0.0.1:9090", f.Admin)}
+		return nil, usageError{fmt.Errorf("%s %s: not a URL such as http://127.0.0.1:9090", r.flag, r.base)}
 	}
+	r.base = strings.TrimSuffix(r.base, "/")
+	return &r, nil
+}
+
+// call makes one request and returns the answer's bytes. It returns a
+// usageError, an unreachableError, or a *refusedError.
+func (r *remote) call(t *terminal, method, path string, body any) ([]byte, error) {
 	var content io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -72,11 +91,11 @@ func (f *adminFlags) call(t *terminal, method, path string, body any) ([]byte, e
 		}
 		content = bytes.NewReader(raw)
 	}
-	request, err := http.NewRequestWithContext(t.ctx, method, strings.TrimSuffix(f.Admin, "/")+"/admin/v1"+path, content)
+	request, err := http.NewRequestWithContext(t.ctx, method, r.base+r.prefix+path, content)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--admin %s: %w", f.Admin, err)}
+		return nil, usageError{fmt.Errorf("%s %s: %w", r.flag, r.base, err)}
 	}
-	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set(r.header, r.value)
 	request.Header.Set("User-Agent", "gatehouse-cli")
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -103,23 +122,40 @@ func (f *adminFlags) call(t *terminal, method, path string, body any) ([]byte, e
 
 // do calls and prints: the answer as it is with --json, and otherwise what
 // show makes of it.
-func (f *adminFlags) do(t *terminal, method, path string, body any, show func(answer []byte) error) error {
-	raw, err := f.call(t, method, path, body)
+func (r *remote) do(t *terminal, method, path string, body any, show func(answer []byte) error) error {
+	raw, err := r.call(t, method, path, body)
 	if err != nil {
 		return err
 	}
-	if f.JSON {
+	if r.json {
 		return t.print("%s\n", bytes.TrimSpace(raw))
 	}
 	return show(raw)
 }
 
-// list collects all pages of a listing and prints them: one JSON array with
-// --json, and otherwise what show makes of it.
+func (f *adminFlags) do(t *terminal, method, path string, body any, show func(answer []byte) error) error {
+	r, err := f.remote(t)
+	if err != nil {
+		return err
+	}
+	return r.do(t, method, path, body, show)
+}
+
 func (f *adminFlags) list(t *terminal, path string, show func(items []json.RawMessage) error) error {
+	r, err := f.remote(t)
+	if err != nil {
+		return err
+	}
+	return r.list(t, path, url.Values{}, 0, show)
+}
+
+// list collects the pages of a listing, or so many items of it where most is
+// not 0, and prints them: one JSON array with --json, and otherwise what show
+// makes of it.
+func (r *remote) list(t *terminal, path string, query url.Values, most int, show func(items []json.RawMessage) error) error {
 	items := []json.RawMessage{}
-	for cursor := ""; ; {
-		raw, err := f.call(t, http.MethodGet, path+"?"+url.Values{"cursor": {cursor}}.Encode(), nil)
+	for {
+		raw, err := r.call(t, http.MethodGet, path+"?"+query.Encode(), nil)
 		if err != nil {
 			return err
 		}
@@ -131,12 +167,15 @@ func (f *adminFlags) list(t *terminal, path string, show func(items []json.RawMe
 			return fmt.Errorf("read answer: %w", err)
 		}
 		items = append(items, page.Data...)
-		if page.NextCursor == nil {
+		if page.NextCursor == nil || most > 0 && len(items) >= most {
 			break
 		}
-		cursor = *page.NextCursor
+		query.Set("cursor", *page.NextCursor)
 	}
-	if f.JSON {
+	if most > 0 && len(items) > most {
+		items = items[:most]
+	}
+	if r.json {
 		raw, err := json.Marshal(items)
 		if err != nil {
 			return fmt.Errorf("encode: %w", err)
