@@ -26,7 +26,7 @@ const (
 type transport struct {
 	mu       sync.Mutex
 	requests []string
-	answers  []func() (*http.Response, error) // the last one again and again
+	answers  []reply // the last one again and again
 }
 
 func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -45,27 +45,36 @@ func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	tr.requests = append(tr.requests, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+body))
 	answer := tr.answers[min(len(tr.requests), len(tr.answers))-1]
-	return answer()
-}
-
-func answering(status int, body string, header ...string) func() (*http.Response, error) {
-	return func() (*http.Response, error) {
-		h := http.Header{"Content-Type": {"application/json"}}
-		for i := 0; i+1 < len(header); i += 2 {
-			h.Set(header[i], header[i+1])
-		}
-		return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body))}, nil
+	if answer.err != nil {
+		return nil, answer.err
 	}
+	return &http.Response{StatusCode: answer.status, Header: answer.header.Clone(), Body: io.NopCloser(strings.NewReader(answer.body))}, nil
 }
 
-func refusing(status int, code string, header ...string) func() (*http.Response, error) {
+// reply is what comes back of a request: an answer, or an error.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	err    error
+}
+
+func answering(status int, body string, header ...string) reply {
+	h := http.Header{"Content-Type": {"application/json"}}
+	for i := 0; i+1 < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	return reply{status: status, header: h, body: body}
+}
+
+func refusing(status int, code string, header ...string) reply {
 	body := fmt.Sprintf(`{"detail": "No.", "error": %q, "request_id": "r1", "errors": [{"field": "name", "detail": "bad"}]}`, code)
 	return answering(status, body, append([]string{"Content-Type", "application/problem+json"}, header...)...)
 }
 
-func silent() (*http.Response, error) { return nil, errors.New("connection reset") }
+func silent() reply { return reply{err: errors.New("connection reset")} }
 
-func newClient(t *testing.T, answers ...func() (*http.Response, error)) (*client.Client, *transport) {
+func newClient(t *testing.T, answers ...reply) (*client.Client, *transport) {
 	t.Helper()
 	tr := &transport{answers: answers}
 	c, err := client.New(client.Options{BaseURL: "https://api.example.com/", Token: token, HTTPClient: &http.Client{Transport: tr}})
@@ -85,7 +94,7 @@ func TestRequests(t *testing.T) {
 	ctx := t.Context()
 	one := answering(200, `{"success": true, "data": `+keyJSON+`, "note": "n"}`)
 	for name, row := range map[string]struct {
-		answer func() (*http.Response, error)
+		answer reply
 		call   func(c *client.Client) (any, error)
 		want   string
 		got    string
@@ -119,8 +128,10 @@ func TestRequests(t *testing.T) {
 			k, err := c.Regenerate(ctx, id, 24*time.Hour)
 			return []any{k.Token, k.OldID, k.GraceEndsAt.Unix(), k.Note}, err
 		}, "POST /v4/account/api-keys/" + id + `/regenerate {"grace_period_seconds":86400}`, "[gk_new old 1780086400 n]"},
-		"allowed permissions": {answering(200, `{"allowed_permissions": ["a:read"]}`), func(c *client.Client) (any, error) { return c.AllowedPermissions(ctx) },
-			"GET /v4/account/api-keys/allowed-permissions", "[a:read]"},
+		"allowed permissions": {
+			answering(200, `{"allowed_permissions": ["a:read"]}`), func(c *client.Client) (any, error) { return c.AllowedPermissions(ctx) },
+			"GET /v4/account/api-keys/allowed-permissions", "[a:read]",
+		},
 		"permission context": {
 			answering(200, `{"structure": {"account": {"sub_types": []}, "product": {"sub_types": [{"name": "A", "permissions": [{"id": "a:read"}]}]}}, "allowed_permissions": ["a:read"]}`),
 			func(c *client.Client) (any, error) {
@@ -156,7 +167,7 @@ func TestRequests(t *testing.T) {
 
 func TestAllReadsEveryPage(t *testing.T) {
 	t.Parallel()
-	two := func(next string) func() (*http.Response, error) {
+	two := func(next string) reply {
 		return answering(200, `{"data": [`+keyJSON+`,`+keyJSON+`], "next_cursor": `+next+`}`)
 	}
 	c, tr := newClient(t, two(`"c1"`), two(`null`))
@@ -210,10 +221,10 @@ func TestOnlyWhatIsSafeIsRepeated(t *testing.T) {
 	t.Parallel()
 	fine := answering(200, `{"data": `+keyJSON+`}`)
 	for name, row := range map[string]struct {
-		failure       func() (*http.Response, error)
+		failure       reply
 		reads, writes int
 	}{
-		"network":    {silent, 2, 1},
+		"network":    {silent(), 2, 1},
 		"502":        {refusing(502, "upstream_unreachable"), 2, 1},
 		"503":        {refusing(503, "key_store_unavailable", "Retry-After", "1"), 2, 1},
 		"504":        {refusing(504, "upstream_timeout"), 2, 1},
@@ -257,7 +268,7 @@ func TestOnlyWhatIsSafeIsRepeated(t *testing.T) {
 func TestRepeatingEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, tr := newClient(t, silent)
+		c, tr := newClient(t, silent())
 		if _, err := c.Whoami(t.Context()); err == nil || len(tr.requests) != 3 {
 			t.Errorf("%d requests, %v, want 3", len(tr.requests), err)
 		}
@@ -287,8 +298,15 @@ func TestIDsThatAreOtherPathsAreRefused(t *testing.T) {
 func TestNewRefusesWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	for _, o := range []client.Options{
-		{}, {Token: token}, {BaseURL: "https://api.example.com"}, {BaseURL: "api.example.com", Token: token}, {BaseURL: "ftp://a", Token: token},
-		{BaseURL: "https://a/path", Token: token}, {BaseURL: "https://a?x=1", Token: token}, {BaseURL: "https://u:p@a", Token: token}, {BaseURL: "https://a", Token: "a b"},
+		{},
+		{Token: token},
+		{BaseURL: "https://api.example.com"},
+		{BaseURL: "api.example.com", Token: token},
+		{BaseURL: "ftp://a", Token: token},
+		{BaseURL: "https://a/path", Token: token},
+		{BaseURL: "https://a?x=1", Token: token},
+		{BaseURL: "https://u:p@a", Token: token},
+		{BaseURL: "https://a", Token: "a b"},
 		{BaseURL: "https://a", Token: "a\r\nX: y"},
 	} {
 		if _, err := client.New(o); err == nil {
@@ -302,7 +320,7 @@ func TestNewRefusesWhatCannotBe(t *testing.T) {
 // TestTokenIsNeverPrinted, whatever is printed.
 func TestTokenIsNeverPrinted(t *testing.T) {
 	t.Parallel()
-	c, _ := newClient(t, silent)
+	c, _ := newClient(t, silent())
 	_, err := c.Create(t.Context(), client.NewKey{})
 	for _, text := range []string{fmt.Sprintf("%v %+v %#v", c, c, c), fmt.Sprint(err), fmt.Sprintf("%+v", *c)} {
 		if strings.Contains(text, token) {

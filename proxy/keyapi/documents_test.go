@@ -88,8 +88,20 @@ func TestPageShowsEverythingAndAsksNobodyElse(t *testing.T) {
 func TestDocumentsAreAskedForExactly(t *testing.T) {
 	t.Parallel()
 	for _, row := range [][2]string{
-		{"POST", "/docs"}, {"PUT", "/v4/openapi.json"}, {"OPTIONS", "/docs"}, {"GET", "/docs/"}, {"GET", "/docs?x=1"}, {"GET", "/Docs"}, {"GET", "//docs"},
-		{"GET", "/docs/../docs"}, {"GET", "/doc%73"}, {"GET", "/docs/page.html"}, {"GET", "/v4/openapi.yaml"}, {"GET", "http://example.com/docs"}, {"GET", "/"}, {"GET", ""},
+		{"POST", "/docs"},
+		{"PUT", "/v4/openapi.json"},
+		{"OPTIONS", "/docs"},
+		{"GET", "/docs/"},
+		{"GET", "/docs?x=1"},
+		{"GET", "/Docs"},
+		{"GET", "//docs"},
+		{"GET", "/docs/../docs"},
+		{"GET", "/doc%73"},
+		{"GET", "/docs/page.html"},
+		{"GET", "/v4/openapi.yaml"},
+		{"GET", "http://example.com/docs"},
+		{"GET", "/"},
+		{"GET", ""},
 	} {
 		if out := documents(t, row[0], row[1]); out.Code != http.StatusTeapot {
 			t.Errorf("%s %s: answered %d", row[0], row[1], out.Code)

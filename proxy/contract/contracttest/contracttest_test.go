@@ -113,7 +113,7 @@ func TestWhatIsNotInTheContractIsSeen(t *testing.T) {
 		}, false},
 		"a refusal that is not": {func(e *contracttest.Exchange) { asProblem(e, 403, strings.Replace(refused, "false", "true", 1)) }, false},
 		"an unknown parameter that was granted": {func(e *contracttest.Exchange) {
-			e.Method, e.Body = "PUT", `{"nmae":"x"}`
+			e.Method, e.Body = "PUT", `{"label":"x"}`
 			e.Header.Set("Content-Type", "application/json")
 			e.Answer = `{"success":true,"message":"m","data":` + key[:len(key)-1] + `,"updated_fields":[]}}`
 		}, false},
