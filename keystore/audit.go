@@ -109,11 +109,7 @@ func (s *Store) note(stream string, e *storedEvent) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	now := s.o.Now()
-	return step{
-		Kind: stepXAdd, Key: stream, Value: raw, Keep: s.o.Audit.Events,
-		Oldest: max(0, now.Add(-s.o.Audit.Age).UnixMilli()), Ends: now.Add(s.o.Audit.Age).Unix(),
-	}, nil
+	return step{Kind: stepXAdd, Key: stream, Value: raw, Keep: s.o.Audit.Events, Age: max(1, int64(s.o.Audit.Age/time.Second))}, nil
 }
 
 // Refused notes in the audit trail of the caller's account that an action was

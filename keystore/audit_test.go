@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -296,4 +297,63 @@ func TestTrailHasWhatWasAcknowledged(t *testing.T) {
 			t.Errorf("acknowledged and not in the trail (-), in it and not acknowledged (+):\n%s", diff)
 		}
 	})
+}
+
+// Doing nothing is no event: or it could push out what was done.
+func TestUpdateOfNothingIsNoEvent(t *testing.T) {
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		k, _ := n.key(person)
+		n.update(person, k.ID, keystore.Update{})
+		n.update(person, k.ID, keystore.Update{Name: ptr(k.Name), Active: ptr(true)})
+		if got := n.trail("acme", keystore.EventFilter{}, 10); len(got) != 2 {
+			t.Errorf("got %q", tell(got))
+		}
+	})
+}
+
+// One event with a wrong time, or of another version, hides no other one.
+func TestStrangeEventsHideNoOthers(t *testing.T) {
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		n.key(person)
+		w.clock.Advance(-500 * 24 * time.Hour)
+		n.key(person, func(k *keystore.NewKey) { k.Expiry = policy.NeverExpires() })
+		w.clock.Advance(500 * 24 * time.Hour)
+		stranger := redis.XAddArgs{Stream: w.options.Prefix + "account:{acme}:audit", Values: []string{"event", `{"v":99}`}}
+		if err := keystore.ClientOf(n.Store).XAdd(t.Context(), &stranger).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.trail("acme", keystore.EventFilter{}, 10); len(got) != 2 {
+			t.Errorf("got %q", tell(got))
+		}
+	})
+}
+
+// However rare what is wanted is, one call looks at a bounded number of events,
+// and the next one goes on.
+func TestRareEventsAreFoundInSeveralCalls(t *testing.T) {
+	w := newWorld(t, "miniredis")
+	n := w.node()
+	person := n.account("acme")
+	k, _ := n.key(person)
+	for i := range 2500 {
+		n.update(person, k.ID, keystore.Update{Active: ptr(i%2 == 1)})
+	}
+	found, calls := 0, 0
+	for cursor := ""; ; calls++ {
+		page, next, err := n.AuditLog(t.Context(), "acme", keystore.EventFilter{Action: keystore.KeyCreate}, cursor, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found += len(page); next == "" {
+			break
+		}
+		cursor = next
+	}
+	if found != 1 || calls != 1 {
+		t.Errorf("%d events in %d further calls, want 1 in 1", found, calls)
+	}
 }

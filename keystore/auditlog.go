@@ -9,16 +9,23 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 
 	"gatehouse/policy"
 )
 
-// auditPortion is how many entries of a stream are read at a time.
-const auditPortion = 500
+const (
+	// auditPortion is how many entries of a stream are read at a time.
+	auditPortion = 250
+	// auditScan bounds how many events one call looks at, however few of them
+	// are wanted.
+	auditScan = 2000
+)
 
 // AuditLog returns up to limit events of the account, the newest first, from
 // the cursor on that an earlier call returned ("" for the first), and the
-// cursor of the next page, "" when there is none; or ErrBadCursor.
+// cursor of the next page, "" when there is none; or ErrBadCursor. Where the
+// filter passes over many events, a page can have few or none, and a next one.
 func (s *Store) AuditLog(ctx context.Context, account policy.AccountID, f EventFilter, cursor string, limit int) ([]Event, string, error) {
 	after, err := parseAuditCursor(cursor)
 	if err != nil {
@@ -32,21 +39,21 @@ func (s *Store) AuditLog(ctx context.Context, account policy.AccountID, f EventF
 	oldest := s.o.Now().Add(-s.o.Audit.Age)
 	events := []Event{}
 	next := ""
-	for {
+	for scanned := 0; ; scanned++ {
 		e, err := trail.next(ctx)
 		if err != nil {
 			return nil, "", fmt.Errorf("read audit log: %w", err)
 		}
-		if e == nil || e.stored.event.At.Before(oldest) {
+		if e == nil {
 			return events, "", s.checkRead(ctx, events)
 		}
-		if !f.wants(&e.stored.event) || (!f.Predecessors && e.stored.accountUID != uid) {
-			continue
-		}
-		if len(events) == limit {
+		wanted := f.wants(&e.stored.event) && !e.stored.event.At.Before(oldest) && (f.Predecessors || e.stored.accountUID == uid)
+		if wanted && len(events) == limit || scanned == auditScan {
 			return events, next, nil
 		}
-		events = append(events, e.stored.event)
+		if wanted {
+			events = append(events, e.stored.event)
+		}
 		next = e.position.cursor()
 	}
 }
@@ -112,6 +119,7 @@ const auditStreams = 2
 // trail reads the streams of an account as one, the newest entry first.
 type trail struct {
 	client  redis.UniversalClient
+	log     *zap.Logger
 	streams [auditStreams]stream
 }
 
@@ -128,7 +136,7 @@ type stream struct {
 
 // trail begins behind the position, or at the newest entry.
 func (s *Store) trail(account policy.AccountID, after *position) *trail {
-	t := &trail{client: s.client}
+	t := &trail{client: s.client, log: s.o.Log}
 	for i, name := range [auditStreams]string{s.names.audit(account), s.names.refused(account)} {
 		from := "+"
 		if after != nil {
@@ -162,12 +170,19 @@ func (t *trail) next(ctx context.Context) (*entry, error) {
 	return &e, nil
 }
 
-// fill reads the next portion of a stream of which everything was taken.
+// fill reads on in a stream of which everything was taken.
 func (t *trail) fill(ctx context.Context, i int) error {
 	st := &t.streams[i]
-	if len(st.ready) > 0 || st.from == "" {
-		return nil
+	for len(st.ready) == 0 && st.from != "" {
+		if err := t.readPortion(ctx, i); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (t *trail) readPortion(ctx context.Context, i int) error {
+	st := &t.streams[i]
 	messages, err := t.client.XRevRangeN(ctx, st.name, st.from, "-", auditPortion).Result()
 	if err := notNil(err); err != nil {
 		return errors.Join(ErrUnavailable, err)
@@ -178,7 +193,10 @@ func (t *trail) fill(ctx context.Context, i int) error {
 		id, ok := parseEntryID(m.ID)
 		stored, err := decodeEvent(raw)
 		if !ok || err != nil {
-			return errors.Join(ErrUnavailable, err)
+			// One event that another version has written must not hide all others.
+			t.log.Warn("an event of the audit trail is not understood, and is not shown",
+				zap.String("stream", st.name), zap.String("entry", m.ID), zap.Error(err))
+			continue
 		}
 		st.ready = append(st.ready, entry{position: position{id: id, stream: i}, stored: stored})
 	}

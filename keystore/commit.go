@@ -46,17 +46,18 @@ const (
 // step is one command of a change. A member that a sorted set has keeps its
 // score. Field is the hash field, the member of a sorted set, the channel, or
 // the id of a stream's entry ("" for the next); Value the value, the score, the
-// message, or the entry. Ends is the Unix second at which a set value or a
-// stream goes away, 0 for never. A stream keeps the last Keep entries, and none
-// with an id before Oldest (Unix milliseconds).
+// message, or the entry. Ends is the Unix second at which a set value goes
+// away, 0 for never. A stream keeps the last Keep entries of the last Age
+// seconds before the newest, and goes away that long after it, by the clock
+// that made the ids: that of one gateway could be wrong.
 type step struct {
-	Kind   stepKind `json:"kind"`
-	Key    string   `json:"key"`
-	Field  string   `json:"field,omitempty"`
-	Value  string   `json:"value,omitempty"`
-	Ends   int64    `json:"ends,omitempty"`
-	Keep   int      `json:"keep,omitempty"`
-	Oldest int64    `json:"oldest,omitempty"`
+	Kind  stepKind `json:"kind"`
+	Key   string   `json:"key"`
+	Field string   `json:"field,omitempty"`
+	Value string   `json:"value,omitempty"`
+	Ends  int64    `json:"ends,omitempty"`
+	Keep  int      `json:"keep,omitempty"`
+	Age   int64    `json:"age,omitempty"`
 }
 
 // change is a set of steps that is committed if all guards hold. The steps
@@ -167,7 +168,7 @@ func (c change) script() (keys []string, args []any) {
 		case stepPublish:
 			args = append(args, s.Field, s.Value)
 		case stepXAdd:
-			args = append(args, cmp.Or(s.Field, "*"), s.Value, s.Keep, s.Oldest, s.Ends)
+			args = append(args, cmp.Or(s.Field, "*"), s.Value, s.Keep, s.Age)
 		case stepXDel:
 			args = append(args, s.Value)
 		case stepDel:
@@ -191,7 +192,7 @@ func (cc *clusterCommitter) commit(ctx context.Context, c change) error {
 	for i, s := range c.steps {
 		part := change{steps: []step{s}}
 		for _, g := range c.guards {
-			if slotTag(g.key) == slotTag(s.Key) && !settled(g, c.steps[:i]) {
+			if slotTag(g.key) == slotTag(s.Key) && !c.settled(g, i) {
 				part.guards = append(part.guards, g)
 			}
 		}
@@ -199,11 +200,10 @@ func (cc *clusterCommitter) commit(ctx context.Context, c change) error {
 		if err == nil {
 			continue
 		}
-		if undo := undoOf(c.steps[:i]); len(undo) > 0 && (errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit)) {
-			for _, back := range undo {
-				if undoErr := cc.one.commit(ctx, change{steps: []step{back}}); undoErr != nil {
-					return fmt.Errorf("%w; and taking it back: %w", err, undoErr)
-				}
+		if errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit) {
+			// A caller that goes away must not leave half of it.
+			if undoErr := cc.undo(context.WithoutCancel(ctx), c.steps[:i]); undoErr != nil {
+				return fmt.Errorf("%w: a change was given up, and not taken back: %w", ErrUnavailable, undoErr)
 			}
 		}
 		return err
@@ -211,20 +211,36 @@ func (cc *clusterCommitter) commit(ctx context.Context, c change) error {
 	return nil
 }
 
-// settled reports whether the guard is not to be asked any more: an earlier
-// step of the same change has written what it looks at, or has removed
-// something. A removal cannot be taken back, so what follows it must be done.
-func settled(g guard, done []step) bool {
-	for _, s := range done {
-		if s.Key == g.key || s.Kind == stepDel || s.Kind == stepHDel || s.Kind == stepZRem {
+func (cc *clusterCommitter) undo(ctx context.Context, done []step) error {
+	for _, back := range undoOf(done) {
+		if err := cc.one.commit(ctx, change{steps: []step{back}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settled reports whether the guard is not to be asked any more before the
+// step: an earlier step of the same change has written what it looks at, or has
+// removed or overwritten something. That cannot be taken back, so what follows
+// it must be done.
+func (c change) settled(g guard, before int) bool {
+	for _, s := range c.steps[:before] {
+		if s.Key == g.key || s.Kind == stepDel || s.Kind == stepHDel || s.Kind == stepZRem || c.overwrites(s) {
 			return true
 		}
 	}
 	return false
 }
 
+// overwrites reports whether the step replaces a value that was there.
+func (c change) overwrites(s step) bool {
+	return s.Kind == stepSet && slices.ContainsFunc(c.guards, func(g guard) bool { return g.key == s.Key && g.want != "" })
+}
+
 // undoOf takes back, last first, what the steps added. Changes put additions
-// before removals, so nothing else can have happened before a guard fails.
+// before removals and overwritings, so nothing else can have happened before a
+// guard fails.
 func undoOf(done []step) []step {
 	var undo []step
 	for i := len(done) - 1; i >= 0; i-- {

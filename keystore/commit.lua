@@ -4,7 +4,7 @@
 --       then the steps: "set" value unix-seconds-of-its-end (0: none) | "del" |
 --       "hset" field value | "hdel" field | "zadd" score member (if it is new) |
 --       "zrem" member | "publish" channel message |
---       "xadd" id entry most-entries oldest-id unix-seconds-of-its-end |
+--       "xadd" id entry most-entries seconds-that-they-are-kept |
 --       "xdel" entry (of the last that were added)
 -- Returns 0 when done, or the number of the first guard that does not hold.
 local next_arg, next_key = 2, 1
@@ -45,11 +45,12 @@ while next_arg <= #ARGV do
   elseif kind == 'zrem' then
     redis.call('ZREM', key, take())
   elseif kind == 'xadd' then
-    local id, entry, keep, oldest, ends = take(), take(), take(), take(), take()
-    redis.call('XADD', key, id, 'event', entry)
+    local id, entry, keep, age = take(), take(), take(), take()
+    local added = redis.call('XADD', key, id, 'event', entry)
+    local oldest = tonumber(string.match(added, '^%d+')) - tonumber(age) * 1000
     redis.call('XTRIM', key, 'MAXLEN', keep)
-    redis.call('XTRIM', key, 'MINID', oldest)
-    redis.call('EXPIREAT', key, ends)
+    redis.call('XTRIM', key, 'MINID', string.format('%.0f', math.max(oldest, 0)))
+    redis.call('EXPIRE', key, age)
   elseif kind == 'xdel' then
     local entry = take()
     for _, found in ipairs(redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1000)) do

@@ -1,9 +1,12 @@
 package keystore_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -127,6 +130,93 @@ func TestGraceIsGivenOnce(t *testing.T) {
 		}
 		if keys := n.list(person, 10); len(keys) != 2 {
 			t.Errorf("%d keys, want the old and the new one", len(keys))
+		}
+	})
+}
+
+// A change of the account between any two steps on a Cluster costs no key: the
+// old token works, or the new one does, and every other key as before.
+func TestGraceOnAClusterLosesNoKey(t *testing.T) {
+	for _, kind := range []string{"miniredis", "cluster"} {
+		for at := 1; ; at++ {
+			w := newWorld(t, kind)
+			n, victim := w.node(), w.node()
+			if kind == "miniredis" {
+				keystore.UseClusterCommitter(victim.Store)
+			}
+			person := n.account("acme")
+			old, oldToken := n.key(person)
+			scripts := 0
+			victim.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
+				if isScript(cmd.Name()) {
+					if scripts++; scripts == at {
+						n.account("acme", func(a *keystore.Account) { a.Name = "renamed meanwhile" })
+					}
+				}
+				return next()
+			})
+			_, nextToken, err := victim.Regenerate(t.Context(), person, old.ID, time.Hour)
+			if err != nil && !errors.Is(err, keystore.ErrConflict) {
+				t.Errorf("%s, step %d: %v", kind, at, err)
+			}
+			if n.works(oldToken); err == nil {
+				n.works(nextToken)
+			}
+			n.everyKeyIsListed(person)
+			if scripts < at { // it was over by then
+				if at < 8 {
+					t.Errorf("%s: done in %d steps: nothing was tested", kind, at)
+				}
+				break
+			}
+		}
+	}
+}
+
+// An old token must not take the place of the new one: who holds it changes
+// nothing, and uses products as before.
+func TestReplacedKeyChangesNothing(t *testing.T) {
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		old, oldToken := n.key(person)
+		other, _ := n.key(person)
+		by := n.caller(oldToken) // before it is replaced
+		next, nextToken := n.replace(person, old.ID, time.Hour)
+		for _, by := range []policy.Caller{by, n.caller(oldToken)} {
+			for _, id := range []policy.KeyID{next.ID, other.ID} {
+				_, _, err := n.Regenerate(t.Context(), by, id, 0)
+				wantErr(t, err, keystore.ErrCallerReplaced)
+				_, _, err = n.Update(t.Context(), by, id, keystore.Update{Active: ptr(false)})
+				wantErr(t, err, keystore.ErrCallerReplaced)
+				_, err = n.Revoke(t.Context(), by, id)
+				wantErr(t, err, keystore.ErrCallerReplaced)
+			}
+			_, _, err := n.Create(t.Context(), by, newKey())
+			wantErr(t, err, keystore.ErrCallerReplaced)
+		}
+		n.works(nextToken)
+		n.works(oldToken)
+	})
+}
+
+// A key keeps its place in a listing when it is replaced.
+func TestReplacedKeyKeepsItsPlace(t *testing.T) {
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		w.clock.Advance(300 * time.Millisecond)
+		n.key(person)
+		w.clock.Advance(300 * time.Millisecond)
+		newest, _ := n.key(person)
+		page, cursor, err := n.List(t.Context(), person, "", 1)
+		if err != nil || len(page) != 1 || page[0].ID != newest.ID {
+			t.Fatalf("got %v, %v", page, err)
+		}
+		w.clock.Advance(300 * time.Millisecond)
+		n.replace(person, newest.ID, time.Hour)
+		if rest, _, err := n.List(t.Context(), person, cursor, 10); err != nil || len(rest) != 1 || rest[0].ID == newest.ID {
+			t.Errorf("listed again: %v, %v", rest, err)
 		}
 	})
 }

@@ -209,16 +209,25 @@ func (j *journal) add(steps []step) {
 // trimmed drops the entries of a stream that its last step does not keep.
 func trimmed(entries []step, last step) []step {
 	drop := max(0, len(entries)-last.Keep)
-	for drop < len(entries) && entryMillis(entries[drop]) < last.Oldest {
+	oldest := entrySecond(last) - last.Age
+	for drop < len(entries) && entrySecond(entries[drop]) < oldest {
 		drop++
 	}
 	return entries[drop:]
 }
 
-// entryMillis is the time in an entry's id.
-func entryMillis(s step) int64 {
+// entrySecond is the time in an entry's id, in Unix seconds.
+func entrySecond(s step) int64 {
 	id, _ := parseEntryID(s.Field)
-	return int64(id.millis) // #nosec G115 -- written by this process, from a clock
+	return int64(id.millis / 1000) // #nosec G115 -- written by this process, from a clock
+}
+
+// gone reports whether what the step made has gone away by that second.
+func (s step) gone(unixSeconds int64) bool {
+	if s.Kind == stepXAdd {
+		return entrySecond(s)+s.Age <= unixSeconds
+	}
+	return s.Ends != 0 && s.Ends <= unixSeconds
 }
 
 // state yields steps that restore what the journal holds, less what has gone
@@ -229,7 +238,7 @@ func (j *journal) state(unixSeconds int64) iter.Seq[[]step] {
 		var steps []step
 		size := 0
 		emit := func(s step) bool {
-			if s.Ends != 0 && s.Ends <= unixSeconds {
+			if s.gone(unixSeconds) {
 				return true
 			}
 			steps = append(steps, s)

@@ -39,6 +39,9 @@ var (
 	ErrBadCursor = errors.New("unknown cursor")
 	// ErrReplaced: the key was replaced by another one, and can only be revoked.
 	ErrReplaced = errors.New("the key was replaced by another one")
+	// ErrCallerReplaced: the caller was replaced by another key, and changes
+	// nothing any more, so that an old token cannot take the new one's place.
+	ErrCallerReplaced = errors.New("the caller was replaced by another key")
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
 

@@ -182,6 +182,10 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 		return policy.Key{}, policy.Key{}, err
 	}
 	changes := changesOf(keyFields(&before), keyFields(&target.key))
+	if len(changes) == 0 {
+		// Nor is it an event: doing nothing, often, would push out what was done.
+		return target.key, before, nil
+	}
 	return target.key, before, s.commit(ctx, change{
 		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
 		event: s.eventOf(now.caller, KeyUpdate, before.Account, now.accountUID).about(id, changes),

@@ -61,6 +61,9 @@ type storedKey struct {
 	key        policy.Key
 	tokenHash  string
 	accountUID string
+	// indexed is the time by which its index entry is ordered, in Unix
+	// milliseconds; 0 where the key was found by its token.
+	indexed int64
 }
 
 func encodeKey(k storedKey) (string, error) {

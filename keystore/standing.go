@@ -19,8 +19,8 @@ type standing struct {
 
 // standing reads the caller's account and key anew. A key must still hold what
 // the change needs: a request may have been long under way. It returns ErrNotFound for
-// an account that is gone, ErrUnknownToken for a key that is gone, and a
-// *RefusedError for one that may do nothing any more.
+// an account that is gone, ErrUnknownToken for a key that is gone,
+// ErrCallerReplaced, and a *RefusedError for one that may do nothing any more.
 func (s *Store) standing(ctx context.Context, by policy.Caller, needs policy.Permission) (*standing, error) {
 	if by.Account == nil {
 		return nil, fmt.Errorf("caller: %w", ErrNotFound)
@@ -43,6 +43,9 @@ func (s *Store) standing(ctx context.Context, by policy.Caller, needs policy.Per
 	}
 	if err != nil {
 		return nil, fmt.Errorf("caller: %w", err)
+	}
+	if key.key.Replaced() {
+		return nil, ErrCallerReplaced
 	}
 	now.caller.Key = &key.key
 	now.guards = append(now.guards, held)
@@ -128,6 +131,13 @@ func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy
 		return nil, guard{}, err
 	}
 	key, err := decodeIndexed(raw, tokenHash, account, id)
+	if err == nil {
+		var e indexEntry
+		if e, err = parseIndex(string(id), value); err != nil {
+			return nil, guard{}, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
+		}
+		key.indexed = e.created
+	}
 	if err == nil && lapsed(&key.key, s.o.Now()) {
 		return nil, guard{}, ErrNotFound
 	}

@@ -96,7 +96,11 @@ func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []s
 	if err != nil {
 		return err
 	}
-	var c change
+	raw, err := s.readRaw(ctx, s.names.account(account))
+	if err != nil || raw == "" {
+		return err
+	}
+	c := change{guards: []guard{{key: s.names.account(account), want: raw}}}
 	for i, id := range ids {
 		if index[i] != nil {
 			c.steps = append(c.steps, step{Kind: stepHSet, Key: s.names.used(account), Field: id, Value: strconv.FormatInt(used[id], 10)})
@@ -105,7 +109,10 @@ func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []s
 	if len(c.steps) == 0 {
 		return nil
 	}
-	return s.commit(ctx, c)
+	if err := s.commit(ctx, c); !errors.Is(err, errMoved) {
+		return err
+	}
+	return nil // the account has just changed: this minute is lost
 }
 
 // addLastUsed adds to keys of the account when they were last used.

@@ -69,8 +69,6 @@ type exchange struct {
 	record Record
 	route  *Route        // nil until one matched
 	caller policy.Caller // without a key until that is known
-	// counted: the request was taken from its key's budget.
-	counted bool
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -157,7 +155,6 @@ func (g *Gateway) count(x *exchange) error {
 	if x.route.own {
 		limiter = g.o.Management
 	}
-	x.counted = true
 	if err := limiter.take(string(x.caller.Key.ID), x.record.Start); err != nil {
 		return err
 	}

@@ -40,8 +40,11 @@ func ownGate(t *testing.T, n *notes, changes ...func(*setup)) *gate {
 	t.Helper()
 	return start(t, append([]func(*setup){func(s *setup) {
 		own := proxy.BackendFunc(func(w http.ResponseWriter, r *http.Request, _ proxy.Access) error {
-			if r.PathValue("id") == "missing" {
+			switch r.PathValue("id") {
+			case "missing":
 				return keystore.ErrNotFound
+			case "unavailable":
+				return keystore.ErrUnavailable
 			}
 			w.WriteHeader(http.StatusNoContent)
 			return nil
@@ -185,7 +188,8 @@ func TestRefusedActionsAreNoted(t *testing.T) {
 		"a route that is not": {request("GET", "/own/1", ""), nil, nil},
 		"nobody known":        {strings.ReplaceAll(request("PUT", "/own/1", ""), good, tokenOf("other")), nil, nil},
 		"the rate":            {request("DELETE", "/own/1", ""), func(s *setup) { s.options.Management = exhausted() }, nil},
-		"without a budget":    {request("PUT", "/own/1", ""), func(s *setup) { s.options.Management = exhausted() }, nil},
+		"too many of them":    {request("PUT", "/own/2", ""), func(s *setup) { s.options.Management = exhausted() }, []string{"1 permission_denied"}},
+		"the store":           {request("DELETE", "/own/unavailable", ""), nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,14 +199,17 @@ func TestRefusedActionsAreNoted(t *testing.T) {
 				changes = append(changes, row.change)
 			}
 			g := ownGate(t, &n, changes...)
-			if row.change != nil {
-				g.do(request("DELETE", "/own/1", "")) // the budget
+			if row.change != nil { // the budgets of actions, and of notes
+				g.do(request("DELETE", "/own/1", ""))
+			}
+			if name == "too many of them" {
+				g.do(request("PUT", "/own/1", ""))
 			}
 			_, record := g.do(row.request)
 			if got := n.taken(); !slices.Equal(got, row.want) {
 				t.Errorf("noted are %q, want %q", got, row.want)
 			}
-			if len(row.want) > 0 && (n.by.Key == nil || n.by.Account == nil || n.by.RequestID != record.RequestID || !n.by.Client.IsValid()) {
+			if len(row.want) > 0 && (n.by.Key == nil || n.by.Account == nil || (n.by.RequestID != record.RequestID && row.change == nil) || !n.by.Client.IsValid()) {
 				t.Errorf("noted is the caller %+v", n.by)
 			}
 		})
@@ -225,6 +232,19 @@ func TestManagementHasItsOwnBudget(t *testing.T) {
 		if a.Status != step.status || (step.status == 429) != (a.Header.Get("Retry-After") != "" && a.Header.Get("RateLimit-Policy") != "") {
 			t.Errorf("step %d, %s: answered %d %v, want %d", i, step.target, a.Status, a.Header, step.status)
 		}
+	}
+}
+
+// TestRefusalsCostTheKeyNothing: who may not use a key, as from another address,
+// cannot use up its budget.
+func TestRefusalsCostTheKeyNothing(t *testing.T) {
+	t.Parallel()
+	g := ownGate(t, &notes{}, func(s *setup) { s.options.Management = exhausted() })
+	for range 3 {
+		g.do(request("PUT", "/own/1", ""))
+	}
+	if a, _ := g.do(get("/own")); a.Status != http.StatusNoContent {
+		t.Errorf("answered %d", a.Status)
 	}
 }
 

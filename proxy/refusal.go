@@ -13,17 +13,19 @@ import (
 const refusalTimeout = time.Second
 
 // noteRefusal tells a route of Gatehouse's own that a request of a known key
-// was refused. Every note costs the key a request of its management budget, and
-// without budget there is none: nobody can flood the audit trail.
+// was refused. Notes have a budget of their own for each key, as large as that
+// of its management requests, and beyond it there are none: nobody can flood the
+// audit trail, and nobody who may not use a key can use up its budget. A store
+// that did not answer has refused nothing, and could note nothing.
 func (g *Gateway) noteRefusal(ctx context.Context, x *exchange, err error) {
 	if x.route == nil || x.route.refused == nil || x.caller.Key == nil || errors.Is(err, errClientGone) {
 		return
 	}
 	p := problem.From(err)
-	if p.Code == problem.RateLimited {
+	if p.Code == problem.RateLimited || p.Code == problem.KeyStoreUnavailable {
 		return
 	}
-	if !x.counted && g.o.Management.take(string(x.caller.Key.ID), x.record.Start) != nil {
+	if g.o.Management.take("refused:"+string(x.caller.Key.ID), x.record.Start) != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)

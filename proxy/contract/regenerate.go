@@ -40,13 +40,12 @@ type regeneratedKey struct {
 func Regenerated(k policy.Key, t keystore.Token, old policy.KeyID, grace time.Duration) Envelope {
 	data := regeneratedKey{createdKey: showCreated(k, t), OldID: string(old)}
 	note := "The old token has stopped working."
-	if grace > 0 {
+	if grace > 0 && !k.Expiry.Passed(k.CreatedAt) {
 		ends := k.CreatedAt.Add(grace).Unix()
-		if k.Expiry.Outlasts(policy.ExpiresAt(ends)) {
-			data.GraceEndsAt = &ends
-		} else {
-			data.GraceEndsAt = ShowExpiry(k.Expiry)
+		if !k.Expiry.Outlasts(policy.ExpiresAt(ends)) {
+			ends = k.Expiry.Unix()
 		}
+		data.GraceEndsAt = &ends
 		note = "The old token goes on working until " + time.Unix(*data.GraceEndsAt, 0).UTC().Format(time.RFC3339) + "."
 	}
 	return Envelope{Success: true, Message: "API key regenerated successfully", Data: data, Warning: onceWarning, Note: note}

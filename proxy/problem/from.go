@@ -33,6 +33,8 @@ func From(err error) *Problem {
 		return New(KeyLimitReached, "This account has as many keys as it may have. Revoke one that is not needed.")
 	case errors.Is(err, keystore.ErrReplaced):
 		return New(Conflict, "This key was replaced by another one and works only until its grace period ends. It can be revoked; change the new key instead.")
+	case errors.Is(err, keystore.ErrCallerReplaced):
+		return New(Conflict, "This key was replaced by another one. It goes on working until its grace period ends, but changes no keys; use the new one.")
 	case errors.Is(err, keystore.ErrConflict):
 		return New(Conflict, "Another change to the same object came first. Look at it again, then try again.")
 	case errors.Is(err, keystore.ErrBadCursor):
