@@ -147,10 +147,11 @@ func TestGraceOnAClusterLosesNoKey(t *testing.T) {
 			person := n.account("acme")
 			old, oldToken := n.key(person)
 			scripts := 0
+			meanwhile := func() { n.account("acme", func(a *keystore.Account) { a.Name = "renamed meanwhile" }) }
 			victim.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
 				if isScript(cmd.Name()) {
 					if scripts++; scripts == at {
-						n.account("acme", func(a *keystore.Account) { a.Name = "renamed meanwhile" })
+						meanwhile()
 					}
 				}
 				return next()
