@@ -335,11 +335,11 @@ func TestStrangeEventsHideNoOthers(t *testing.T) {
 // However rare what is wanted is, one call looks at a bounded number of events,
 // and the next one goes on.
 func TestRareEventsAreFoundInSeveralCalls(t *testing.T) {
-	w := newWorld(t, "miniredis")
+	w := newWorld(t, "redis")
 	n := w.node()
 	person := n.account("acme")
 	k, _ := n.key(person)
-	for i := range 2500 {
+	for i := range 2100 {
 		n.update(person, k.ID, keystore.Update{Active: ptr(i%2 == 1)})
 	}
 	found, calls := 0, 0

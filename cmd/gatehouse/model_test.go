@@ -50,7 +50,7 @@ func (m *model) act(action string, r request, accept ...int) (got answer, known 
 	got, err := m.d.exchange(r)
 	switch {
 	case err == nil && slices.Contains(accept, got.status):
-		if got.status < 300 {
+		if got.status < 300 && !strings.Contains(got.body, `"updated_fields":[]`) { // nothing is no event
 			m.acknowledged[action]++
 		}
 		return got, true
