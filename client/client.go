@@ -44,6 +44,12 @@ type Options struct {
 	Retries int
 }
 
+// String hides the token from logs and errors.
+func (o Options) String() string { return "options for " + o.BaseURL + " (token redacted)" }
+
+// GoString hides the token from %#v.
+func (o Options) GoString() string { return o.String() }
+
 // Client calls one gateway with one key. It may be used concurrently.
 type Client struct {
 	base string

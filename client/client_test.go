@@ -86,7 +86,7 @@ func newClient(t *testing.T, answers ...reply) (*client.Client, *transport) {
 
 const keyJSON = `{"id": "` + id + `", "token": "gk_new", "name": "CI", "permissions": ["a:read"], "allowed_subaccounts": [], "allowed_ips": ["203.0.113.0/24"],
 	"expires_at": 1893456000, "is_active": false, "last_used_at": null, "token_preview": "gk_…", "created_at": 1780000000, "updated_fields": ["name"],
-	"old_id": "old", "grace_ends_at": 1780086400}`
+	"old_id": "old", "grace_ends_at": 1780086400, "revoked_at": 1780000000}`
 
 // TestRequests: what each method asks for, and what it makes of the answer.
 func TestRequests(t *testing.T) {
@@ -282,6 +282,28 @@ func TestRepeatingEnds(t *testing.T) {
 	})
 }
 
+// TestSuccessWithoutAKeyIsNone: whoever answers {} in the gateway's place.
+func TestSuccessWithoutAKeyIsNone(t *testing.T) {
+	t.Parallel()
+	c, _ := newClient(t, answering(200, `{}`))
+	_, created := c.Create(t.Context(), client.NewKey{})
+	_, got := c.Get(t.Context(), id)
+	_, updated := c.Update(t.Context(), id, client.Update{})
+	_, revoked := c.Revoke(t.Context(), id)
+	_, regenerated := c.Regenerate(t.Context(), id, 0)
+	for i, err := range []error{created, got, updated, revoked, regenerated} {
+		if err == nil {
+			t.Errorf("call %d: success", i)
+		}
+	}
+	again, tr := newClient(t, answering(200, `{"data": [], "next_cursor": "c"}`))
+	for _, err := range again.All(t.Context()) {
+		if err == nil || len(tr.requests) != 2 {
+			t.Errorf("%v after %d pages", err, len(tr.requests))
+		}
+	}
+}
+
 func TestIDsThatAreOtherPathsAreRefused(t *testing.T) {
 	t.Parallel()
 	c, tr := newClient(t, answering(200, `{}`))
@@ -322,7 +344,7 @@ func TestTokenIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	c, _ := newClient(t, silent())
 	_, err := c.Create(t.Context(), client.NewKey{})
-	for _, text := range []string{fmt.Sprintf("%v %+v %#v", c, c, c), fmt.Sprint(err), fmt.Sprintf("%+v", *c)} {
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v", c, c, c), fmt.Sprint(err), fmt.Sprintf("%+v", *c), fmt.Sprintf("%v %+v %#v", client.Options{Token: token}, client.Options{Token: token}, client.Options{Token: token})} {
 		if strings.Contains(text, token) {
 			t.Errorf("printed: %s", text)
 		}

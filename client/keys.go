@@ -81,6 +81,9 @@ func (c *Client) Create(ctx context.Context, k NewKey) (Created, error) {
 	}
 	var answer struct{ Data keyJSON }
 	err := c.call(ctx, http.MethodPost, keysPath, nil, body, &answer)
+	if err == nil && (answer.Data.ID == "" || answer.Data.Token == "") {
+		err = errNoKey
+	}
 	return Created{Key: answer.Data.key(), Token: answer.Data.Token}, err
 }
 
@@ -117,9 +120,14 @@ func (c *Client) All(ctx context.Context) iter.Seq2[Key, error] {
 					return
 				}
 			}
-			if cursor = next; cursor == "" {
+			if next == "" {
 				return
 			}
+			if next == cursor {
+				yield(Key{}, errors.New("the gateway names the same page again"))
+				return
+			}
+			cursor = next
 		}
 	}
 }
@@ -128,6 +136,9 @@ func (c *Client) All(ctx context.Context) iter.Seq2[Key, error] {
 func (c *Client) Get(ctx context.Context, id string) (Key, error) {
 	var answer struct{ Data keyJSON }
 	err := c.onKey(ctx, http.MethodGet, id, "", nil, &answer)
+	if err == nil && answer.Data.ID == "" {
+		err = errNoKey
+	}
 	return answer.Data.key(), err
 }
 
@@ -135,6 +146,9 @@ func (c *Client) Get(ctx context.Context, id string) (Key, error) {
 func (c *Client) Update(ctx context.Context, id string, u Update) (Updated, error) {
 	var answer struct{ Data keyJSON }
 	err := c.onKey(ctx, http.MethodPut, id, "", u.body(), &answer)
+	if err == nil && answer.Data.ID == "" {
+		err = errNoKey
+	}
 	return Updated{Key: answer.Data.key(), UpdatedFields: answer.Data.UpdatedFields}, err
 }
 
@@ -172,6 +186,9 @@ func (c *Client) Revoke(ctx context.Context, id string) (time.Time, error) {
 		}
 	}
 	err := c.onKey(ctx, http.MethodDelete, id, "", nil, &answer)
+	if err == nil && answer.Data.RevokedAt == 0 {
+		err = errNoKey
+	}
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -188,8 +205,14 @@ func (c *Client) Regenerate(ctx context.Context, id string, grace time.Duration)
 	body := map[string]any{"grace_period_seconds": int64(grace / time.Second)}
 	err := c.onKey(ctx, http.MethodPost, id, "/regenerate", body, &answer)
 	d := answer.Data
+	if err == nil && (d.ID == "" || d.Token == "") {
+		err = errNoKey
+	}
 	return Regenerated{Created: Created{Key: d.key(), Token: d.Token}, OldID: d.OldID, GraceEndsAt: moment(d.GraceEndsAt), Note: answer.Note}, err
 }
+
+// errNoKey: somebody answered with success, and not what the key API answers.
+var errNoKey = errors.New("the answer is not one of the key API: it has no key")
 
 // onKey refuses an id that would be another path.
 func (c *Client) onKey(ctx context.Context, method, id, rest string, body, out any) error {
