@@ -46,9 +46,9 @@ func (e *refusedError) Error() string {
 		return fmt.Sprintf("the gateway answered %d", e.status)
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s (%s, request %s)", e.answer.Detail, e.answer.Error, e.answer.RequestID)
+	fmt.Fprintf(&text, "%s (%s, request %s)", plain(e.answer.Detail), plain(e.answer.Error), plain(e.answer.RequestID))
 	for _, field := range e.answer.Errors {
-		fmt.Fprintf(&text, "\n  %s: %s", field.Field, field.Detail)
+		fmt.Fprintf(&text, "\n  %s: %s", plain(field.Field), plain(field.Detail))
 	}
 	return text.String()
 }
