@@ -26,6 +26,9 @@ type RouteSpec struct {
 	ByMethod   map[string]policy.Permission
 	ByQuery    QueryRule
 	Backend    Backend
+	// Limit is for what each key asks of this route, in the place of every
+	// other limit of its requests; nil for none of its own.
+	Limit *Limiter
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
@@ -60,6 +63,7 @@ type Route struct {
 	open       bool // the pattern does not end with a word
 	backend    Backend
 	refused    RefusedFunc
+	limit      *Limiter
 }
 
 // Pattern is the route as metrics and logs name it: its method and pattern

@@ -68,6 +68,7 @@ type node struct {
 	log       *zap.Logger
 	catalogue policy.Catalogue
 	store     *keystore.Store
+	budgets   *proxy.SharedBudgets // nil where each node has its own
 	registry  *prometheus.Registry
 	draining  atomic.Bool
 
@@ -103,6 +104,9 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	if n.config.Limits.Scope == config.ScopeCluster {
+		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.log)
+	}
 	handler, err := n.newGateway()
 	if err != nil {
 		return err
@@ -193,17 +197,16 @@ func (n *node) newGateway() (*proxy.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	specs = append(specs, c.RouteSpecs(func(name string) proxy.Backend { return upstreams[name] })...)
+	specs = append(specs, n.limited(c.RouteSpecs(func(name string) proxy.Backend { return upstreams[name] }))...)
 	routes, err := proxy.NewRoutes(keyapi.Reserved(), specs)
 	if err != nil {
 		return nil, err
 	}
-	perKey := n.newLimiter(c.Limits.Key)
-	perFailure := n.newLimiter(c.Limits.FailedAuth)
-	perManager := n.newLimiter(c.Limits.Management)
 	return proxy.New(proxy.Options{
-		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix, Limits: perKey, Failures: perFailure,
-		Management: perManager, Origins: c.CORS.Origins, Used: n.store.Used,
+		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix,
+		Limits: n.newLimiter("key", c.Limits.Key, ""), Plans: n.plans(), Management: n.newLimiter("management", c.Limits.Management, "management"),
+		InFlight: proxy.NewInFlight(c.Limits.InFlight), Failures: proxy.NewFailureLimiter(c.Limits.FailedAuth.Rate, c.Limits.FailedAuth.Burst),
+		Origins: c.CORS.Origins, Used: n.store.Used,
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
 		Records:   proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
 	})
@@ -226,15 +229,6 @@ func (n *node) products() []keyapi.Product {
 		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
 	}
 	return products
-}
-
-func (n *node) newLimiter(r config.Rate) *proxy.Limiter {
-	limiter := proxy.NewLimiter(r.Rate, r.Burst)
-	n.closers = append(n.closers, func() error {
-		limiter.Close()
-		return nil
-	})
-	return limiter
 }
 
 func (n *node) newUpstreams() (map[string]*proxy.Upstream, error) {

@@ -137,6 +137,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Routes: []config.Route{{Match: "GET /serp/", Permission: "serp:read", Upstream: "serp"}},
 		Limits: config.Limits{
+			Scope:      config.ScopeNode,
+			InFlight:   1000,
 			Management: config.Rate{Rate: 10, Burst: 50},
 			FailedAuth: config.Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 * 1024 * 1024,
@@ -183,8 +185,9 @@ products:
 upstreams: {animals: {targets: ["https://animals.internal", "http://[::1]:80"], timeout: 1h}}
 routes:
   - {match: "/zebra/{subaccount}/", by_method: {GET: "zebra:read", POST: "zebra:write"}, upstream: animals}
-  - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals}
-limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
+  - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals, limit: {rate: 2, burst: 4}}
+plans: {gold: {rate: 100, burst: 200}, free: {rate: 0}}
+limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
@@ -212,8 +215,10 @@ func TestEveryKindOfValue(t *testing.T) {
 			Targets: []*url.URL{{Scheme: "https", Host: "animals.internal"}, {Scheme: "http", Host: "[::1]:80"}}, Timeout: time.Hour,
 		}},
 		{"limits", c.Limits, config.Limits{
-			Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
+			Scope: config.ScopeCluster, Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
 		}},
+		{"plans", c.Plans, map[string]config.Rate{"gold": {Rate: 100, Burst: 200}, "free": {}}},
+		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},

@@ -122,6 +122,9 @@ func (v *validator) route(p path, route Route) {
 	if v.given(p.key("permission")) {
 		v.permission(p.key("permission"), route.Permission)
 	}
+	if route.Limit != nil {
+		v.ownRate(p.key("limit"), *route.Limit)
+	}
 	v.byMethod(p.key("by_method"), route.ByMethod)
 	v.byQuery(p.key("by_query"), route.ByQuery)
 }
