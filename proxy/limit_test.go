@@ -27,7 +27,9 @@ func limitGate(t *testing.T, keys *proxy.Limiter, failures *proxy.FailureLimiter
 		known[token] = e
 	}
 	return newGate(t, append(changes, func(s *setup) {
-		s.backend = proxy.BackendFunc(accept)
+		if s.backend == nil {
+			s.backend = proxy.BackendFunc(accept)
+		}
 		s.options.Limits, s.options.Failures = keys, failures
 		s.keys = finder(func(_ context.Context, token keystore.Token) (keystore.Entry, error) {
 			if e, ok := known[token]; ok {
