@@ -60,7 +60,7 @@ func (l *FailureLimiter) take(client netip.Addr, now time.Time) error {
 	if tokens.AllowN(now, 1) {
 		return nil
 	}
-	return rateLimited(failureLimit, l.policy, untilNext(tokens, now))
+	return rateLimited(tooManyRequests, failureLimit, l.policy, untilNext(tokens, now))
 }
 
 // place is where the budget of the address is.

@@ -65,7 +65,7 @@ func (f *InFlight) enter(key policy.KeyID) error {
 	if n < f.atMost {
 		return nil
 	}
-	return rateLimited(inFlightLimit, f.policy, time.Second)
+	return rateLimited("This key has as many requests under way as it may have. Wait until one of them has ended.", inFlightLimit, f.policy, time.Second)
 }
 
 // leave counts a request of the key out.

@@ -130,7 +130,9 @@ func (l *Limiter) bucketOf(subject string) *bucket {
 	return b
 }
 
-func (l *Limiter) refuse(wait time.Duration) error { return rateLimited(l.name, l.policy, wait) }
+func (l *Limiter) refuse(wait time.Duration) error {
+	return rateLimited(tooManyRequests, l.name, l.policy, wait)
+}
 
 // Close ends the limiter's background work.
 func (l *Limiter) Close() {
@@ -148,10 +150,12 @@ func untilNext(tokens *rate.Limiter, now time.Time) time.Duration {
 	return time.Duration((1 - tokens.TokensAt(now)) / float64(tokens.Limit()) * float64(time.Second))
 }
 
+const tooManyRequests = "There were too many requests in a short time. Wait before the next."
+
 // rateLimited is the refusal of a limit, whose policy has been spelt out. What
 // it tells clients is never more than they will get.
-func rateLimited(name, policy string, wait time.Duration) error {
-	p := problem.New(problem.RateLimited, "There were too many requests in a short time. Wait before the next.")
+func rateLimited(detail, name, policy string, wait time.Duration) error {
+	p := problem.New(problem.RateLimited, detail)
 	p.RetryAfter = max(wait, time.Second)
 	p.RateLimit = `"` + name + `";r=0;t=` + seconds(p.RetryAfter)
 	p.RateLimitPolicy = policy
