@@ -24,6 +24,13 @@ func UseClusterCommitter(s *Store) {
 	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
 }
 
+// SpendersWaiting is how many wait for a round trip of others.
+func SpendersWaiting(s *Store) int {
+	s.combiner.mu.Lock()
+	defer s.combiner.mu.Unlock()
+	return len(s.combiner.waiting)
+}
+
 // Subscribed reports whether the store hears of the changes of other nodes.
 func Subscribed(s *Store) bool { return s.subscribed.Load() }
 

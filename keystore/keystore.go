@@ -128,6 +128,7 @@ type Store struct {
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
 	budgets    *redis_rate.Limiter
+	combiner   *combiner // of budgets
 	usage      usage
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -146,7 +147,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client})
+	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
+	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
 	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
