@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"gatehouse/keystore"
@@ -218,7 +217,7 @@ func clusterNode(t *testing.T, key string, n *node) *redisServer {
 // A process that is held up between the journal and the memory of its embedded
 // store, for as long as it may be, goes on as if nothing had been.
 func TestHeldUpEmbeddedStoreGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, "embedded")
 		w.options.Timeout = patience
 		n := w.node()
