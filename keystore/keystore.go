@@ -101,6 +101,9 @@ type Options struct {
 	MaxKeys     int
 	// Audit says how much of each account's audit trail is kept.
 	Audit AuditKeep
+	// Changed is told of every change that this node makes or hears of; nil for
+	// nobody. It must not wait for anything.
+	Changed func(Change)
 
 	Now func() time.Time
 	Log *zap.Logger

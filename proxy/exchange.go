@@ -94,6 +94,14 @@ func (w *responseWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// switched notes that the connection was taken over for another protocol.
+func (w *responseWriter) switched() {
+	w.status = http.StatusSwitchingProtocols
+	if !w.backend.IsZero() {
+		w.upstream = w.now().Sub(w.backend)
+	}
+}
+
 func (w *responseWriter) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)

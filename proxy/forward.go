@@ -30,23 +30,48 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 	t.inFlight.Add(1)
 	defer t.inFlight.Add(-1)
 
-	// ReverseProxy hands an upgrade on; without the header there is none.
+	x := a.exchange
+	// ReverseProxy hands an upgrade on; without the header there is none. See
+	// rewrite for the one that is allowed.
 	delete(r.Header, "Upgrade")
+	r, cancel := x.beginCall(r)
+	defer cancel()
+	defer x.unwatch()
 	var failure error
+	var upgraded *http.Response
+	var backend io.ReadWriteCloser
 	forward := httputil.ReverseProxy{
-		Rewrite:        func(p *httputil.ProxyRequest) { u.rewrite(p, t, a) },
-		ModifyResponse: cleanResponse,
-		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
-		Transport:      u.transport,
-		BufferPool:     u.buffers,
-		ErrorLog:       u.errorLog,
+		Rewrite: func(p *httputil.ProxyRequest) { u.rewrite(p, t, a) },
+		ModifyResponse: func(answer *http.Response) error {
+			if conn, is := answer.Body.(io.ReadWriteCloser); is && x.upgrade && answer.StatusCode == http.StatusSwitchingProtocols {
+				upgraded, backend = answer, conn
+				answer.Body = http.NoBody // which ReverseProxy closes
+				cleanHeaders(answer)
+				return errUpgraded
+			}
+			if err := cleanResponse(answer); err != nil {
+				return err
+			}
+			x.watchAnswer(answer)
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
+		Transport:    u.transport,
+		BufferPool:   u.buffers,
+		ErrorLog:     u.errorLog,
 	}
 	forward.ServeHTTP(w, r)
-	stripTrailers(w.Header())
-	if failure == nil {
-		return nil
+	switch p := x.ending(); {
+	case errors.Is(failure, errUpgraded):
+		return u.tunnel(w, x, upgraded, backend)
+	case failure != nil && p != nil:
+		return p
+	case failure != nil:
+		return explainFailure(r.Context(), failure)
 	}
-	return explainFailure(r.Context(), failure)
+	stripTrailers(w.Header())
+	x.endCall()
+	return nil
 }
 
 // rewrite makes the request that the backend gets: what the client sent, byte
@@ -81,6 +106,11 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
 	// A backend that answers HEAD with a body, as many do by mistake, leaves it
 	// on the connection, where it would be the next request's answer.
 	out.Close = out.Method == http.MethodHead
+	if x.upgrade {
+		out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	} else {
+		stripWebSocket(out.Header)
+	}
 	if !a.Permission.SafeToRepeat() {
 		sendOnce(out)
 	}
@@ -122,11 +152,15 @@ func cleanResponse(r *http.Response) error {
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return errSwitched
 	}
+	cleanHeaders(r)
+	return nil
+}
+
+func cleanHeaders(r *http.Response) {
 	for _, h := range []http.Header{r.Header, r.Trailer} {
 		stripIdentity(h)
 		delete(h, "X-Request-Id") // ours is on the answer already
 	}
-	return nil
 }
 
 // stripTrailers does the same to trailers that the backend did not announce.

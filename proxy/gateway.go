@@ -36,8 +36,13 @@ type Options struct {
 	Origins []string
 	// Used is told of every request that is let through; nil for nobody. It
 	// must not wait for anything.
-	Used    func(key policy.KeyID, account policy.AccountID, at time.Time)
-	Records Recorder
+	Used func(key policy.KeyID, account policy.AccountID, at time.Time)
+	// Live watches over requests that last; nil for nobody.
+	Live *Live
+	// ProtocolTokens lets a WebSocket present its token as the subprotocol
+	// gatehouse.token.TOKEN, as browsers must.
+	ProtocolTokens bool
+	Records        Recorder
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
 	Now     func() time.Time
@@ -69,6 +74,12 @@ type exchange struct {
 	record Record
 	route  *Route        // nil until one matched
 	caller policy.Caller // without a key until that is known
+	token  keystore.Token
+	asked  policy.Request // what was decided on
+	// upgrade: the request opens a WebSocket.
+	upgrade bool
+	live    *Live
+	lasting *liveRequest // nil while nobody watches over it
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -82,7 +93,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, from: g.o.Addresses.of(r)}
+	x := &exchange{r: r, from: g.o.Addresses.of(r), live: g.o.Live}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted), Method: methodName(r.Method),
 		Client: x.from.client, Reason: reasonAllowed,
@@ -125,6 +136,12 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 		return err
 	}
 	x.record.Permission = needs
+	if x.upgrade, err = upgrade(x.r, route); err != nil {
+		return err
+	}
+	if err := g.takeProtocolToken(x); err != nil {
+		return err
+	}
 	entry, err := g.identify(ctx, x)
 	if err != nil {
 		return err
@@ -134,9 +151,8 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	x.w.retiring(entry.Key)
 
 	subaccount := route.Subaccount(x.path)
-	decision := policy.Decide(policy.Request{
-		At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs,
-	}, entry.Key, entry.Account)
+	x.asked = policy.Request{At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs}
+	decision := policy.Decide(x.asked, entry.Key, entry.Account)
 	if !decision.Allowed() {
 		return problem.Refused(decision)
 	}
@@ -175,6 +191,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 	if err != nil {
 		return keystore.Entry{}, g.invalidToken(x)
 	}
+	x.token = token
 	begun := g.o.Now()
 	entry, err := g.o.Keys.Lookup(ctx, token)
 	x.record.Lookup = g.o.Now().Sub(begun)
@@ -229,6 +246,15 @@ func (x *exchange) fail(err error) {
 	if x.w.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
+	x.answer(p)
+}
+
+// answer answers with a problem, in the words of the client's protocol.
+func (x *exchange) answer(p *problem.Problem) {
+	if isGRPC(x.r) {
+		problem.WriteGRPC(x.w, p)
+		return
+	}
 	problem.Write(x.w, p, x.record.RequestID)
 }
 
@@ -242,7 +268,7 @@ func (g *Gateway) end(x *exchange) {
 		p := problem.Internal(cause)
 		x.record.refuse(p)
 		if x.w.status == 0 {
-			problem.Write(x.w, p, x.record.RequestID)
+			x.answer(p)
 			aborted = false
 		}
 	}

@@ -26,6 +26,8 @@ type RouteSpec struct {
 	ByMethod   map[string]policy.Permission
 	ByQuery    QueryRule
 	Backend    Backend
+	// WebSocket allows requests to be upgraded, to WebSocket and nothing else.
+	WebSocket bool
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
@@ -58,6 +60,7 @@ type Route struct {
 	names      map[int]string
 	own        bool
 	open       bool // the pattern does not end with a word
+	webSocket  bool
 	backend    Backend
 	refused    RefusedFunc
 }

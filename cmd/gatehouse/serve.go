@@ -69,6 +69,7 @@ type node struct {
 	catalogue policy.Catalogue
 	store     *keystore.Store
 	registry  *prometheus.Registry
+	live      atomic.Pointer[proxy.Live]
 	draining  atomic.Bool
 
 	public, private net.Listener
@@ -103,6 +104,9 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	if err := n.watchLive(); err != nil {
+		return err
+	}
 	handler, err := n.newGateway()
 	if err != nil {
 		return err
@@ -203,9 +207,10 @@ func (n *node) newGateway() (*proxy.Gateway, error) {
 	perManager := n.newLimiter(c.Limits.Management)
 	return proxy.New(proxy.Options{
 		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix, Limits: perKey, Failures: perFailure,
-		Management: perManager, Origins: c.CORS.Origins, Used: n.store.Used,
-		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
+		Management: perManager, Origins: c.CORS.Origins, Used: n.store.Used, Live: n.live.Load(),
+		ProtocolTokens: c.Token.WebSocketSubprotocol,
+		Addresses:      proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
+		Records:        proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
 	})
 }
 

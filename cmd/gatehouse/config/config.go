@@ -114,6 +114,8 @@ type ClientAddress struct {
 // Token says what tokens look like.
 type Token struct {
 	Prefix string `yaml:"prefix"`
+	// WebSocketSubprotocol lets a WebSocket present its token as a subprotocol.
+	WebSocketSubprotocol bool `yaml:"websocket_subprotocol"`
 }
 
 // Product is a resource of the catalogue and the actions on it.
@@ -138,6 +140,7 @@ type Route struct {
 	ByMethod   map[string]policy.Permission            `yaml:"by_method"`
 	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
 	Upstream   string                                  `yaml:"upstream"`
+	WebSocket  bool                                    `yaml:"websocket"`
 }
 
 // Limits bound what is taken from a client.
@@ -255,6 +258,7 @@ func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy
 	for i, route := range c.Routes {
 		specs[i] = proxy.RouteSpec{
 			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
+			WebSocket: route.WebSocket,
 		}
 		for parameter, permissions := range route.ByQuery {
 			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}
