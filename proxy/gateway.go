@@ -45,7 +45,12 @@ type Options struct {
 	Records        Recorder
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
-	Now     func() time.Time
+	// MaxHeaderLines is how many header lines a request may have; 0: any number.
+	MaxHeaderLines int
+	// MinBodyRate is how many bytes a second the client must send of a body, but
+	// for its first seconds; 0: any number.
+	MinBodyRate int64
+	Now         func() time.Time
 }
 
 // Gateway answers product and key API requests. It is immutable, and may be
@@ -117,6 +122,9 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // serve is the way of a request, in the order of the contract. Every error is
 // a refusal, and until the last line nothing has reached a backend.
 func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
+	if err := g.isRequest(x); err != nil {
+		return err
+	}
 	if x.path, x.query, err = splitTarget(x.r); err != nil {
 		return err
 	}
@@ -222,7 +230,7 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	if x.r.ContentLength > g.o.MaxBody {
 		return bodyTooLarge()
 	}
-	body := newRequestBody(x, g.o.MaxBody)
+	body := newRequestBody(x, g.o.MaxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
 	x.w.backend = g.o.Now()
 	if route.own {

@@ -11,13 +11,7 @@ import (
 
 // serve begins to answer on both listeners.
 func (n *node) serve() {
-	go func() {
-		if n.gateway.TLSConfig != nil {
-			n.failed <- n.gateway.ServeTLS(n.public, "", "")
-			return
-		}
-		n.failed <- n.gateway.Serve(n.public)
-	}()
+	go func() { n.failed <- n.gateway.Serve(n.public) }()
 	go func() { n.failed <- n.admin.Serve(n.private) }()
 }
 

@@ -119,8 +119,8 @@ func (n *node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.gateway = proxy.NewServer(documents.Before(handler), int(n.config.Limits.MaxHeader), quiet)
-	if n.gateway.TLSConfig, err = serverTLS(n.config.TLS); err != nil {
+	n.gateway = n.newServer(documents.Before(handler), quiet)
+	if n.public, err = n.guard(n.public); err != nil {
 		return err
 	}
 	n.admin, err = n.newAdmin(quiet)
@@ -211,6 +211,7 @@ func (n *node) newGateway() (*proxy.Gateway, error) {
 		ProtocolTokens: c.Token.WebSocketSubprotocol,
 		Addresses:      proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
 		Records:        proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
+		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate),
 	})
 }
 
@@ -258,18 +259,6 @@ func (n *node) newUpstreams() (map[string]*proxy.Upstream, error) {
 		})
 	}
 	return upstreams, nil
-}
-
-// serverTLS is nil for plain HTTP.
-func serverTLS(c config.TLS) (*tls.Config, error) {
-	if c.CertFile == "" {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}, nil
 }
 
 // redisTLS is nil for a plain connection. The certificate of Redis is always

@@ -19,6 +19,8 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// AdminListen is the host:port of the operators' side, which is never public.
 	AdminListen string `yaml:"admin_listen"`
+	// ListenH2C makes Listen serve HTTP/2 without TLS too.
+	ListenH2C bool `yaml:"listen_h2c"`
 	// AdminToken opens /admin/v1. Empty: /admin/v1 is off.
 	AdminToken Secret `yaml:"admin_token"`
 	// TLS is for Listen. Its zero value: plain HTTP.
@@ -153,6 +155,29 @@ type Limits struct {
 	FailedAuth Rate  `yaml:"failed_auth"`
 	MaxBody    Bytes `yaml:"max_body"`
 	MaxHeader  Bytes `yaml:"max_header"`
+	// MaxHeaderLines is how many header lines a request may have.
+	MaxHeaderLines int `yaml:"max_header_lines"`
+	// HeaderTimeout is how long the head of a request may take, and IdleTimeout
+	// how long a connection may be without a request.
+	HeaderTimeout time.Duration `yaml:"header_timeout"`
+	IdleTimeout   time.Duration `yaml:"idle_timeout"`
+	// MinBodyRate is how many bytes a second of a body must come. 0: any number.
+	MinBodyRate Bytes       `yaml:"min_body_rate"`
+	Connections Connections `yaml:"connections"`
+	HTTP2       HTTP2       `yaml:"http2"`
+}
+
+// Connections bounds how many there are, in all and from one address that is
+// no trusted proxy. 0: no limit.
+type Connections struct {
+	Total      int `yaml:"total"`
+	PerAddress int `yaml:"per_address"`
+}
+
+// HTTP2 bounds each HTTP/2 connection.
+type HTTP2 struct {
+	// MaxStreams is how many requests it may carry at a time.
+	MaxStreams int `yaml:"max_streams"`
 }
 
 // Rate is so many a second, with bursts. A Rate of 0: no limit.
@@ -221,6 +246,9 @@ func (c *Config) setDefaults() {
 			FailedAuth: Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 << 20,
 			MaxHeader:  32 << 10,
+
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: Connections{Total: 20_000, PerAddress: 2000}, HTTP2: HTTP2{MaxStreams: 250},
 		},
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},

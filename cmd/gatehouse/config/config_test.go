@@ -141,6 +141,9 @@ func TestDefaults(t *testing.T) {
 			FailedAuth: config.Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 * 1024 * 1024,
 			MaxHeader:  32 * 1024,
+
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: config.Connections{Total: 20_000, PerAddress: 2000}, HTTP2: config.HTTP2{MaxStreams: 250},
 		},
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
 		CORS:       config.CORS{Origins: []string{}},
@@ -184,7 +187,7 @@ upstreams: {animals: {targets: ["https://animals.internal", "http://[::1]:80"], 
 routes:
   - {match: "/zebra/{subaccount}/", by_method: {GET: "zebra:read", POST: "zebra:write"}, upstream: animals}
   - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals}
-limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
+limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536, connections: {total: 100}}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
@@ -213,6 +216,8 @@ func TestEveryKindOfValue(t *testing.T) {
 		}},
 		{"limits", c.Limits, config.Limits{
 			Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: config.Connections{Total: 100, PerAddress: 2000}, HTTP2: config.HTTP2{MaxStreams: 250},
 		}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
