@@ -1,13 +1,12 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"time"
 
 	"gatehouse/proxy/problem"
 )
@@ -26,18 +25,22 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 		// net/url would spell the path in another way than it was matched.
 		return problem.New(problem.AmbiguousPath, "The path of this request is ambiguous: it has more than one spelling.")
 	}
-	t := u.pick()
-	t.inFlight.Add(1)
-	defer t.inFlight.Add(-1)
+	if u.inFlight.Add(1) > u.maxInFlight {
+		u.inFlight.Add(-1)
+		return overloaded()
+	}
+	defer u.inFlight.Add(-1)
+	t := u.newAttempt(r, a)
+	defer t.end()
 
 	// ReverseProxy hands an upgrade on; without the header there is none.
 	delete(r.Header, "Upgrade")
 	var failure error
 	forward := httputil.ReverseProxy{
-		Rewrite:        func(p *httputil.ProxyRequest) { u.rewrite(p, t, a) },
+		Rewrite:        func(p *httputil.ProxyRequest) { u.rewrite(p, a) },
 		ModifyResponse: cleanResponse,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
-		Transport:      u.transport,
+		Transport:      t,
 		BufferPool:     u.buffers,
 		ErrorLog:       u.errorLog,
 	}
@@ -46,16 +49,15 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 	if failure == nil {
 		return nil
 	}
-	return explainFailure(r.Context(), failure)
+	return t.explain(failure)
 }
 
 // rewrite makes the request that the backend gets: what the client sent, byte
 // for byte, less what is withheld, plus what the gateway knows. It runs after
 // ReverseProxy has removed hop-by-hop headers, so that a client's Connection
 // header cannot remove ours.
-func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
+func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	x, out := a.exchange, p.Out
-	out.URL.Scheme, out.URL.Host = t.url.Scheme, t.url.Host
 	out.URL.RawQuery = x.query // ReverseProxy has dropped what it could not parse
 	out.Host = p.In.Host
 	out.Trailer = nil
@@ -77,13 +79,6 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
 	set.set("X-Forwarded-Host", p.In.Host)
 	set.set("X-Forwarded-Proto", x.from.scheme(p.In))
 	set.set("Traceparent", trace)
-
-	// A backend that answers HEAD with a body, as many do by mistake, leaves it
-	// on the connection, where it would be the next request's answer.
-	out.Close = out.Method == http.MethodHead
-	if !a.Permission.SafeToRepeat() {
-		sendOnce(out)
-	}
 }
 
 // sendOnce keeps http.Transport from sending the request again when a
@@ -139,15 +134,8 @@ func stripTrailers(h http.Header) {
 	}
 }
 
-// explainFailure says what became of a request that got no answer.
-func explainFailure(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errors.Join(errClientGone, err)
-	}
-	var op *net.OpError
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() && (!errors.As(err, &op) || op.Op != "dial") {
-		return &problem.Problem{Code: problem.UpstreamTimeout, Detail: "The product behind this gateway did not answer in time.", Cause: err}
-	}
-	return &problem.Problem{Code: problem.UpstreamUnreachable, Detail: "The product behind this gateway could not be reached.", Cause: err}
+func overloaded() error {
+	p := problem.New(problem.UpstreamOverloaded, "The product behind this gateway has too many requests at once.")
+	p.RetryAfter = time.Second
+	return p
 }

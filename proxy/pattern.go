@@ -28,7 +28,8 @@ func compile(spec RouteSpec) ([]*Route, error) {
 	}
 	base := Route{
 		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
-		open: strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		timeout: spec.Timeout,
+		open:    strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
 	}
 	for i, name := range names {
 		if name == subaccountName {

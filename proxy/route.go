@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"gatehouse/policy"
 	"gatehouse/proxy/problem"
@@ -26,6 +27,9 @@ type RouteSpec struct {
 	ByMethod   map[string]policy.Permission
 	ByQuery    QueryRule
 	Backend    Backend
+	// Timeout is how long an upstream may take until the headers of its answer;
+	// 0: as long as the upstream says.
+	Timeout time.Duration
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
@@ -60,6 +64,7 @@ type Route struct {
 	open       bool // the pattern does not end with a word
 	backend    Backend
 	refused    RefusedFunc
+	timeout    time.Duration // 0: the upstream's
 }
 
 // Pattern is the route as metrics and logs name it: its method and pattern
