@@ -29,6 +29,7 @@ func compile(spec RouteSpec) ([]*Route, error) {
 	base := Route{
 		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
 		webSocket: spec.WebSocket,
+		timeout:   spec.Timeout,
 		open:      strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
 	}
 	for i, name := range names {

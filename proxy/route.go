@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"gatehouse/policy"
 	"gatehouse/proxy/problem"
@@ -28,6 +29,9 @@ type RouteSpec struct {
 	Backend    Backend
 	// WebSocket allows requests to be upgraded, to WebSocket and nothing else.
 	WebSocket bool
+	// Timeout is how long an upstream may take until the headers of its answer;
+	// 0: as long as the upstream says.
+	Timeout time.Duration
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
@@ -63,6 +67,7 @@ type Route struct {
 	webSocket  bool
 	backend    Backend
 	refused    RefusedFunc
+	timeout    time.Duration // 0: the upstream's
 }
 
 // Pattern is the route as metrics and logs name it: its method and pattern

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/proxy/problem"
+	"gatehouse/proxy/wire"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 func (u *Upstream) tunnel(w http.ResponseWriter, x *exchange, answer *http.Response, backend io.ReadWriteCloser) error {
 	defer func() { _ = backend.Close() }()
 	if !accepted(answer, x.r.Header) {
-		return explainFailure(x.r.Context(), errSwitched)
+		return unreachable(errSwitched)
 	}
 	client, buffered, err := x.hijack(w)
 	if err != nil {
@@ -78,6 +79,7 @@ func (x *exchange) hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, e
 	if err != nil {
 		return nil, nil, err
 	}
+	wire.Tunnel(conn) // what follows are no requests
 	x.w.switched()
 	return conn, buffered, nil
 }

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -241,49 +238,4 @@ func (n *node) newLimiter(r config.Rate) *proxy.Limiter {
 		return nil
 	})
 	return limiter
-}
-
-func (n *node) newUpstreams() (map[string]*proxy.Upstream, error) {
-	upstreams := make(map[string]*proxy.Upstream, len(n.config.Upstreams))
-	for name, u := range n.config.Upstreams {
-		upstream, err := proxy.NewUpstream(proxy.UpstreamOptions{
-			Name: name, Targets: u.Targets, Timeout: u.Timeout, AddressHeader: n.config.ClientAddress.Header, Log: n.log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		upstreams[name] = upstream
-		n.closers = append(n.closers, func() error {
-			upstream.Close()
-			return nil
-		})
-	}
-	return upstreams, nil
-}
-
-// redisTLS is nil for a plain connection. The certificate of Redis is always
-// verified.
-func redisTLS(c config.RedisTLS) (*tls.Config, error) {
-	if !c.Enabled {
-		return nil, nil
-	}
-	secured := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("store.redis.tls: %w", err)
-		}
-		secured.RootCAs = x509.NewCertPool()
-		if !secured.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("store.redis.tls: %s holds no certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("store.redis.tls: %w", err)
-		}
-		secured.Certificates = []tls.Certificate{certificate}
-	}
-	return secured, nil
 }

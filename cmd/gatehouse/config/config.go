@@ -5,7 +5,6 @@ package config
 
 import (
 	"net/netip"
-	"net/url"
 	"time"
 
 	"gatehouse/policy"
@@ -127,14 +126,6 @@ type Product struct {
 	Actions []string `yaml:"actions"`
 }
 
-// Upstream is a backend of products.
-type Upstream struct {
-	// Targets are http or https URLs of a scheme and a host alone.
-	Targets []*url.URL `yaml:"targets"`
-	// Timeout is how long the response headers may take.
-	Timeout time.Duration `yaml:"timeout"`
-}
-
 // Route is one route as proxy.RouteSpec wants it, with its upstream by name.
 type Route struct {
 	Match      string                                  `yaml:"match"`
@@ -143,6 +134,8 @@ type Route struct {
 	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
 	Upstream   string                                  `yaml:"upstream"`
 	WebSocket  bool                                    `yaml:"websocket"`
+	// Timeout is the upstream's on this route; 0: as the upstream says.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Limits bound what is taken from a client.
@@ -263,8 +256,6 @@ func (r *Redis) setDefaults() {
 
 func (e *Embedded) setDefaults() { *e = Embedded{File: "gatehouse.db.jsonl"} }
 
-func (u *Upstream) setDefaults() { *u = Upstream{Timeout: 30 * time.Second} }
-
 func (p *Product) setName(name string) { p.Name = name }
 
 // Catalogue returns the permissions of the products in their order, and the
@@ -287,6 +278,7 @@ func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy
 		specs[i] = proxy.RouteSpec{
 			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
 			WebSocket: route.WebSocket,
+			Timeout:   route.Timeout,
 		}
 		for parameter, permissions := range route.ByQuery {
 			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}
