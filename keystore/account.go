@@ -22,8 +22,11 @@ type Account struct {
 	Status      policy.Status
 	Permissions []string
 	Subaccounts []policy.Subaccount
-	CreatedAt   time.Time
-	UpdatedAt   time.Time
+	// Plan names the rate of the account's keys, "" for none. The store does not
+	// know which plans there are.
+	Plan      string
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
 // commitTries is how often a change is tried when others come first.

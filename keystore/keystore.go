@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-redis/redis_rate/v10"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -129,6 +130,7 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	budgets    *redis_rate.Limiter
 	usage      usage
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -147,6 +149,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	s.budgets = redis_rate.NewLimiter(rateClient{s.client})
 	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
@@ -275,6 +278,7 @@ type names struct{ prefix string }
 func (n names) marker() string                         { return n.prefix + "store" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
+func (n names) budget(subject string) string           { return n.prefix + "budget:" + subject }
 func (n names) key(tokenHash string) string            { return n.prefix + "key:" + tokenHash }
 func (n names) account(id policy.AccountID) string     { return n.prefix + "account:{" + string(id) + "}" }
 func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }

@@ -28,10 +28,16 @@ type Options struct {
 	Addresses   ClientAddress
 	Keys        KeyFinder
 	TokenPrefix string
-	// Limits limits what each key asks of products, Management what it asks of
-	// Gatehouse's own API, and Failures each address that shows invalid tokens;
-	// nil does not limit.
-	Limits, Management, Failures *Limiter
+	// Limits limits what each key asks of products, where neither its route nor
+	// its account's plan has a limit of its own, Management what it asks of
+	// Gatehouse's own API; nil does not limit.
+	Limits, Management *Limiter
+	// Plans are the limits of accounts' plans.
+	Plans *Plans
+	// InFlight bounds the requests of each key that are under way, Failures
+	// those of each address that show invalid tokens; nil does not limit.
+	InFlight *InFlight
+	Failures *FailureLimiter
 	// Origins are those whose pages may use Gatehouse's own API from a browser.
 	Origins []string
 	// Used is told of every request that is let through; nil for nobody. It
@@ -60,7 +66,7 @@ type Gateway struct {
 	cors cors
 }
 
-// New makes a gateway. Every option must be given but the limiters, Origins and
+// New makes a gateway. Every option must be given but the limits, Origins and
 // Used.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
@@ -167,25 +173,40 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if route.subaccount >= 0 && subaccount == "" {
 		return problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
 	}
-	if err := g.count(x); err != nil {
+	if err := g.o.InFlight.enter(entry.Key.ID); err != nil {
+		return err
+	}
+	defer g.o.InFlight.leave(entry.Key.ID)
+	if err := g.count(ctx, x); err != nil {
 		return err
 	}
 	return g.hand(x, route, Access{Caller: x.caller, Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID})
 }
 
 // count takes the request from the budget of its key, and tells of its use.
-func (g *Gateway) count(x *exchange) error {
-	limiter := g.o.Limits
-	if x.route.own {
-		limiter = g.o.Management
-	}
-	if err := limiter.take(string(x.caller.Key.ID), x.record.Start); err != nil {
+func (g *Gateway) count(ctx context.Context, x *exchange) error {
+	if err := g.limiterOf(x).take(ctx, string(x.caller.Key.ID), x.record.Start); err != nil {
 		return err
 	}
 	if g.o.Used != nil {
 		g.o.Used(x.caller.Key.ID, x.caller.Account.ID, x.record.Start)
 	}
 	return nil
+}
+
+// limiterOf returns the one limit that counts: the route's own, else that of
+// the account's plan, else that of every key.
+func (g *Gateway) limiterOf(x *exchange) *Limiter {
+	if x.route.own {
+		return g.o.Management
+	}
+	if x.route.limit != nil {
+		return x.route.limit
+	}
+	if limiter, has := g.o.Plans.of(x.caller.Account.Plan); has {
+		return limiter
+	}
+	return g.o.Limits
 }
 
 // identify finds the key that the request shows. Only what the store itself
@@ -219,7 +240,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 // invalidToken counts a failed authentication. Only failures are limited, so
 // that nobody is locked out by a neighbour behind the same address.
 func (g *Gateway) invalidToken(x *exchange) error {
-	if err := g.o.Failures.take(failureSubject(x.failureAddress()), x.record.Start); err != nil {
+	if err := g.o.Failures.take(x.failureAddress(), x.record.Start); err != nil {
 		return err
 	}
 	return problem.New(problem.InvalidToken, "This token is not valid.")

@@ -31,6 +31,7 @@ func compile(spec RouteSpec) ([]*Route, error) {
 		webSocket: spec.WebSocket,
 		timeout:   spec.Timeout,
 		open:      strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		limit:     spec.Limit,
 	}
 	for i, name := range names {
 		if name == subaccountName {

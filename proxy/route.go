@@ -32,6 +32,9 @@ type RouteSpec struct {
 	// Timeout is how long an upstream may take until the headers of its answer;
 	// 0: as long as the upstream says.
 	Timeout time.Duration
+	// Limit is for what each key asks of this route, in the place of every
+	// other limit of its requests; nil for none of its own.
+	Limit *Limiter
 	// Own marks a route of Gatehouse itself: only such a route matches below
 	// the reserved paths of NewRoutes.
 	Own bool
@@ -68,6 +71,7 @@ type Route struct {
 	backend    Backend
 	refused    RefusedFunc
 	timeout    time.Duration // 0: the upstream's
+	limit      *Limiter
 }
 
 // Pattern is the route as metrics and logs name it: its method and pattern

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -38,7 +40,8 @@ func (n *node) newAdmin(errorLog *log.Logger) (*http.Server, error) {
 			products = append(products, p.Name)
 		}
 		api, err := adminapi.New(adminapi.Options{
-			Store: n.store, Audit: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products, Now: time.Now, Log: n.log,
+			Store: n.store, Audit: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products,
+			Plans: slices.Sorted(maps.Keys(n.config.Plans)), Now: time.Now, Log: n.log,
 		})
 		if err != nil {
 			return nil, err

@@ -28,6 +28,10 @@ type settings struct {
 	Key           string // YAML of limits.key
 	Management    string // YAML of limits.management
 	FailedAuth    string // YAML of limits.failed_auth
+	Scope         string // limits.scope
+	InFlight      string // limits.in_flight
+	Plans         string // YAML of plans
+	Serp          string // YAML of the limit of the route /serp/v1/
 	Origins       string // YAML of cors.origins
 	Grace         string
 	Level         string
@@ -89,13 +93,15 @@ routes:
   - match: /serp/v1/
     by_method: {GET: serp_api:read, POST: serp_api:write, DELETE: serp_api:delete}
     upstream: residential
+    limit: {{.Serp}}
 {{- range $name, $target := .Others}}
   - match: /{{$name}}/
     by_method: {GET: serp_api:read, POST: serp_api:write, DELETE: serp_api:delete}
     upstream: {{$name}}
 {{- end}}
 cors: {origins: {{.Origins}}}
-limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB}
+limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, scope: {{.Scope}}, in_flight: {{.InFlight}}, max_body: 64KiB}
+plans: {{.Plans}}
 delegation: {{.Delegation}}
 log: {level: {{.Level}}}
 `))
@@ -115,6 +121,10 @@ func (s settings) withDefaults() settings {
 		{&s.Key, "{rate: 0, burst: 0}"},
 		{&s.Management, "{rate: 0, burst: 0}"},
 		{&s.FailedAuth, "{rate: 0, burst: 0}"},
+		{&s.Scope, "node"},
+		{&s.InFlight, "0"},
+		{&s.Plans, "{gold: {rate: 0.01, burst: 3}}"},
+		{&s.Serp, "{rate: 0}"},
 		{&s.Origins, "[]"},
 		{&s.Grace, "30s"},
 		{&s.Level, "debug"},

@@ -65,6 +65,7 @@ type node struct {
 	log       *zap.Logger
 	catalogue policy.Catalogue
 	store     *keystore.Store
+	budgets   *proxy.SharedBudgets // nil where each node has its own
 	registry  *prometheus.Registry
 	live      atomic.Pointer[proxy.Live]
 	draining  atomic.Bool
@@ -103,6 +104,9 @@ func (n *node) open(ctx context.Context) (err error) {
 	n.closers = append(n.closers, n.store.Close)
 	if err := n.watchLive(); err != nil {
 		return err
+	}
+	if n.config.Limits.Scope == config.ScopeCluster {
+		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.log)
 	}
 	handler, err := n.newGateway()
 	if err != nil {
@@ -194,21 +198,19 @@ func (n *node) newGateway() (*proxy.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	specs = append(specs, c.RouteSpecs(func(name string) proxy.Backend { return upstreams[name] })...)
+	specs = append(specs, n.limited(c.RouteSpecs(func(name string) proxy.Backend { return upstreams[name] }))...)
 	routes, err := proxy.NewRoutes(keyapi.Reserved(), specs)
 	if err != nil {
 		return nil, err
 	}
-	perKey := n.newLimiter(c.Limits.Key)
-	perFailure := n.newLimiter(c.Limits.FailedAuth)
-	perManager := n.newLimiter(c.Limits.Management)
 	return proxy.New(proxy.Options{
-		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix, Limits: perKey, Failures: perFailure,
-		Management: perManager, Origins: c.CORS.Origins, Used: n.store.Used, Live: n.live.Load(),
-		ProtocolTokens: c.Token.WebSocketSubprotocol,
-		Addresses:      proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:        proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
+		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix,
+		Limits: n.newLimiter("key", c.Limits.Key, ""), Plans: n.plans(), Management: n.newLimiter("management", c.Limits.Management, "management"),
+		InFlight: proxy.NewInFlight(c.Limits.InFlight), Failures: proxy.NewFailureLimiter(c.Limits.FailedAuth.Rate, c.Limits.FailedAuth.Burst),
+		Origins: c.CORS.Origins, Used: n.store.Used, Live: n.live.Load(), ProtocolTokens: c.Token.WebSocketSubprotocol,
 		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate),
+		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
+		Records:   proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
 	})
 }
 
@@ -229,13 +231,4 @@ func (n *node) products() []keyapi.Product {
 		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
 	}
 	return products
-}
-
-func (n *node) newLimiter(r config.Rate) *proxy.Limiter {
-	limiter := proxy.NewLimiter(r.Rate, r.Burst)
-	n.closers = append(n.closers, func() error {
-		limiter.Close()
-		return nil
-	})
-	return limiter
 }

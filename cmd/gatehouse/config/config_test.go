@@ -140,6 +140,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Routes: []config.Route{{Match: "GET /serp/", Permission: "serp:read", Upstream: "serp"}},
 		Limits: config.Limits{
+			Scope:      config.ScopeNode,
+			InFlight:   1000,
 			Management: config.Rate{Rate: 10, Burst: 50},
 			FailedAuth: config.Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 * 1024 * 1024,
@@ -197,8 +199,9 @@ upstreams:
     health_check: {path: "/live?deep=1", healthy: 1}
 routes:
   - {match: "/zebra/{subaccount}/", by_method: {GET: "zebra:read", POST: "zebra:write"}, upstream: animals, timeout: 2m}
-  - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals}
-limits: {key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536, connections: {total: 100}}
+  - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals, limit: {rate: 2, burst: 4}}
+plans: {gold: {rate: 100, burst: 200}, free: {rate: 0}}
+limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536, connections: {total: 100}}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
@@ -231,10 +234,12 @@ func TestEveryKindOfValue(t *testing.T) {
 		}},
 		{"route timeout", []time.Duration{c.Routes[0].Timeout, c.Routes[1].Timeout}, []time.Duration{2 * time.Minute, 0}},
 		{"limits", c.Limits, config.Limits{
-			Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
+			Scope: config.ScopeCluster, Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
 			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
 			Connections: config.Connections{Total: 100, PerAddress: 2000}, HTTP2: config.HTTP2{MaxStreams: 250},
 		}},
+		{"plans", c.Plans, map[string]config.Rate{"gold": {Rate: 100, Burst: 200}, "free": {}}},
+		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},

@@ -79,6 +79,9 @@ func (v *validator) route(p path, route Route) {
 	if v.given(p.key("timeout")) {
 		v.aboveZero(p.key("timeout"), int64(route.Timeout), "write a duration such as 30s, or leave it out")
 	}
+	if route.Limit != nil {
+		v.ownRate(p.key("limit"), *route.Limit)
+	}
 	v.byMethod(p.key("by_method"), route.ByMethod)
 	v.byQuery(p.key("by_query"), route.ByQuery)
 }
