@@ -145,7 +145,9 @@ func (b *requestBody) explain(err error) error {
 	case errors.As(b.failure, &tooLarge):
 		return bodyTooLarge()
 	}
-	b.header.Set("Connection", "close") // nobody knows where the next request begins
+	if !b.multiplexed {
+		b.header.Set("Connection", "close") // nobody knows where the next request begins
+	}
 	switch malformed := wire.BodyFault(b.request); {
 	case malformed != nil:
 		return malformed

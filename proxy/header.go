@@ -15,8 +15,9 @@ func withheld() []string {
 		"api-token", "authorization", "proxy", "upgrade", "host", "content-length", "transfer-encoding",
 		"forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-remote-ip", "x-remote-addr", "x-originating-ip",
 		"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "client-ip",
-		"x-original-url", "x-original-uri", "x-rewrite-url", "x-original-host", "x-host",
-		"x-http-method", "x-http-method-override", "x-method-override",
+		"x-original-url", "x-original-uri", "x-original-path", "x-rewrite-url", "x-override-url", "x-envoy-original-path", "x-original-host", "x-host",
+		"x-http-method", "x-http-method-override", "x-method-override", "x-original-method", "x-middleware-subrequest",
+		"x-envoy-external-address", "x-azure-clientip", "x-appengine-user-ip", "x-proxyuser-ip", "http2-settings",
 		"x-request-id", "traceparent",
 	}
 }

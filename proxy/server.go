@@ -3,6 +3,7 @@ package proxy
 import (
 	"log"
 	"net/http"
+	"strconv"
 	"time"
 
 	"gatehouse/proxy/problem"
@@ -69,6 +70,9 @@ func (g *Gateway) isRequest(x *exchange) error {
 	if x.record.Method == otherMethod && x.r.Method != http.MethodTrace {
 		return problem.New(problem.MethodNotImplemented, "This gateway does not know the method of this request.")
 	}
+	if fault := framesFault(x.r); fault != "" {
+		return problem.New(problem.InvalidRequest, "This request is malformed: "+fault+".")
+	}
 	lines := 0
 	for _, values := range x.r.Header {
 		lines += len(values)
@@ -77,4 +81,20 @@ func (g *Gateway) isRequest(x *exchange) error {
 		return problem.New(problem.HeaderTooLarge, "This request has more header lines than this gateway accepts.")
 	}
 	return nil
+}
+
+// framesFault says what a request of HTTP/2 says twice and differently, which
+// net/http lets pass: a Host beside the authority (RFC 9113 §8.3.1), and a length
+// beside that of the frames. A length that it cannot read it takes for 0.
+func framesFault(r *http.Request) string {
+	if r.ProtoMajor < 2 {
+		return "" // was judged by its bytes
+	}
+	if hosts := r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != r.Host {
+		return "its Host is not its authority"
+	}
+	if lengths := r.Header["Content-Length"]; len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) {
+		return "its Content-Length is not the length of its body"
+	}
+	return ""
 }
