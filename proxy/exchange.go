@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -126,8 +127,10 @@ const maxRequestID = 128
 
 // requestID keeps the id that a trusted proxy gave, if it is a plain one, and
 // makes a UUID v7 (RFC 9562 §5.7) otherwise.
-func requestID(h http.Header, trusted bool) string {
-	if given := h["X-Request-Id"]; trusted && len(given) == 1 && isPlainID(given[0]) {
+//
+// An id in which there could be a token would be logged, and is not kept.
+func requestID(h http.Header, trusted bool, tokenPrefix string) string {
+	if given := h["X-Request-Id"]; trusted && len(given) == 1 && isPlainID(given[0]) && !strings.Contains(given[0], tokenPrefix) {
 		return given[0]
 	}
 	id, err := uuid.NewV7()

@@ -106,7 +106,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{r: r, from: g.o.Addresses.of(r), live: g.o.Live}
 	x.record = Record{
-		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted), Method: methodName(r.Method),
+		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Reason: reasonAllowed,
 	}
 	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}

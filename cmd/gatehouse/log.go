@@ -28,6 +28,6 @@ func newLogger(c config.Log, out io.Writer) (log *zap.Logger, flush func(), err 
 		encoder = zapcore.NewConsoleEncoder(form)
 	}
 	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second}
-	log = zap.New(zapcore.NewCore(encoder, buffered, level))
+	log = zap.New(cleanCore{zapcore.NewCore(encoder, buffered, level)})
 	return log, func() { _ = buffered.Stop() }, nil // there is nowhere to say that the log is lost
 }
