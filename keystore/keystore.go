@@ -130,6 +130,7 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
 	budgets    *redis_rate.Limiter
 	usage      usage
 	stop       context.CancelFunc
@@ -146,6 +147,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	o.Audit = o.Audit.orDefault()
 	s := &Store{o: o, names: names{o.Prefix}}
+	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -292,4 +294,15 @@ func notNil(err error) error {
 		return nil
 	}
 	return err
+}
+
+func (s *Store) catalogue() policy.Catalogue { return *s.permitted.Load() }
+
+// SetCatalogue replaces the catalogue by which the permissions of accounts are
+// read. Every lookup that begins later goes by the new one.
+func (s *Store) SetCatalogue(c policy.Catalogue) {
+	s.permitted.Store(&c)
+	// What was read before is not remembered from here on; see memories.
+	s.accounts.forgetAll()
+	s.changed(Change{})
 }

@@ -11,7 +11,7 @@ import (
 
 // serve begins to answer on both listeners.
 func (n *node) serve() {
-	go func() { n.failed <- n.gateway.Serve(n.public) }()
+	go func() { n.failed <- n.gateway.Serve(n.guarded) }()
 	go func() { n.failed <- n.admin.Serve(n.private) }()
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -10,27 +11,40 @@ import (
 	"gatehouse/proxy"
 )
 
-// newUpstreams opens the upstreams of the configuration, by name.
-func (n *node) newUpstreams() (map[string]*proxy.Upstream, error) {
-	metrics := proxy.NewUpstreamMetrics(n.registry)
-	upstreams := make(map[string]*proxy.Upstream, len(n.config.Upstreams))
-	for name, u := range n.config.Upstreams {
-		options, err := upstreamOptions(name, u)
-		if err != nil {
-			return nil, err
-		}
-		options.AddressHeader, options.Metrics, options.Log = n.config.ClientAddress.Header, metrics, n.log
-		upstream, err := proxy.NewUpstream(options)
-		if err != nil {
-			return nil, err
-		}
-		upstreams[name] = upstream
-		n.closers = append(n.closers, func() error {
-			upstream.Close()
-			return nil
+// upstreams opens the upstreams of the configuration, by name.
+func (b *builder) upstreams() (map[string]*proxy.Upstream, error) {
+	opened := make(map[string]*proxy.Upstream, len(b.config.Upstreams))
+	for name, u := range b.config.Upstreams {
+		settings := upstreamSettings{u, b.config.ClientAddress.Header, contentOf(u.TLS.CAFile, u.TLS.CertFile, u.TLS.KeyFile)}
+		upstream, err := take(b, "upstream "+name, settings, func() (*proxy.Upstream, func(), error) {
+			return b.openUpstream(name, u)
 		})
+		if err != nil {
+			return nil, err
+		}
+		opened[name] = upstream
 	}
-	return upstreams, nil
+	return opened, nil
+}
+
+// upstreamSettings is all that an upstream depends on.
+type upstreamSettings struct {
+	config        config.Upstream
+	addressHeader string
+	files         [sha256.Size]byte
+}
+
+func (b *builder) openUpstream(name string, u config.Upstream) (*proxy.Upstream, func(), error) {
+	options, err := upstreamOptions(name, u)
+	if err != nil {
+		return nil, nil, err
+	}
+	options.AddressHeader, options.Metrics, options.Log = b.config.ClientAddress.Header, b.upstreamMetrics, b.log
+	upstream, err := proxy.NewUpstream(options)
+	if err != nil {
+		return nil, nil, err
+	}
+	return upstream, upstream.Close, nil
 }
 
 // upstreamOptions are those that the configuration of the upstream gives.
