@@ -42,6 +42,10 @@ type settings struct {
 	// /NAME/ like that of /serp/v1/.
 	Others       map[string]string
 	OtherTimeout string // theirs; a second by default
+	// Lines of YAML that are added to the sections of these names.
+	Products, Upstreams, Routes string
+	Token                       string // YAML of token
+	H2C                         bool
 
 	Listen, AdminListen string // chosen by the harness
 }
@@ -57,6 +61,8 @@ listen: "{{.Listen}}"
 admin_listen: "{{.AdminListen}}"
 admin_token: "{{if ne .AdminToken "-"}}{{.AdminToken}}{{end}}"
 tls: {{.TLS}}
+listen_h2c: {{.H2C}}
+token: {{.Token}}
 shutdown_grace: {{.Grace}}
 store:
   {{.Store}}
@@ -67,13 +73,16 @@ products:
   residential: {label: Residential, actions: [read, write, delete]}
   serp_api: {label: SERP API, actions: [read, write, delete]}
   subaccount: {label: Subaccounts, actions: [read, write]}
+{{.Products}}
 upstreams:
+{{.Upstreams}}
   datacenter: {targets: ["http://{{.Datacenter}}"]}
   residential: {targets: ["http://{{.Residential}}"]}
 {{- range $name, $target := .Others}}
   {{$name}}: {targets: ["http://{{$target}}"], timeout: {{$.OtherTimeout}}}
 {{- end}}
 routes:
+{{.Routes}}
   - match: GET /v4/account/{subaccount}/datacenter_shared/proxy-list
     permission: datacenter_shared:read
     upstream: datacenter
@@ -130,6 +139,7 @@ func (s settings) withDefaults() settings {
 		{&s.Level, "debug"},
 		{&s.Delegation, "{}"},
 		{&s.OtherTimeout, "1s"},
+		{&s.Token, "{}"},
 		{&s.Datacenter, "127.0.0.1:1"},
 		{&s.Residential, "127.0.0.1:1"},
 	} {
@@ -146,6 +156,7 @@ type gateway struct {
 	addr   string // HOST:PORT for clients
 	admin  string // HOST:PORT for operators
 	config string
+	set    settings // as it was started
 	client *http.Client
 }
 
@@ -173,19 +184,28 @@ func launchGateway(t testing.TB, s settings) *gateway {
 		port := freePort(t)
 		s.Listen, s.AdminListen = net.JoinHostPort(s.Host, port), "127.0.0.1:"+freePort(t)
 		g.addr, g.admin = net.JoinHostPort("127.0.0.1", port), s.AdminListen
-		var text strings.Builder
-		if err := configuration.Execute(&text, s); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(g.config, []byte(text.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		g.set = s
+		g.configure(t, func(*settings) {})
 		if g.launch(t) {
 			return g
 		}
 	}
 	t.Fatalf("gatehouse did not start:\n%s%s", g.stdout.String(), g.stderr.String())
 	return nil
+}
+
+// configure writes the configuration, with a change, as a whole and at once.
+func (g *gateway) configure(t testing.TB, change func(s *settings)) {
+	t.Helper()
+	s := g.set
+	change(&s)
+	var text strings.Builder
+	if err := configuration.Execute(&text, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(g.config+".new", []byte(text.String()), 0o600), os.Rename(g.config+".new", g.config)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // launch reports false when a port was in use.
