@@ -65,7 +65,13 @@ func (x *exchange) beginCall(r *http.Request) (*http.Request, context.CancelFunc
 		return r, func() {}
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	x.watch(liveGRPC, cancel)
+	x.watch(liveGRPC, func() {
+		cancel()
+		// While it waits for the client to go on, HTTP/2 does not look at ctx.
+		if body := x.lasting.answer.Load(); body != nil {
+			_ = (*body).Close()
+		}
+	})
 	return r.WithContext(ctx), cancel
 }
 
@@ -76,6 +82,8 @@ func (x *exchange) watchAnswer(answer *http.Response) {
 		x.watch(liveEvents, func() { _ = answer.Body.Close() })
 	}
 	if x.lasting != nil {
+		body := answer.Body
+		x.lasting.answer.Store(&body)
 		answer.Body = &lastingBody{ReadCloser: answer.Body, x: x, answer: answer}
 	}
 }
