@@ -29,6 +29,8 @@ type settings struct {
 	Management    string // YAML of limits.management
 	FailedAuth    string // YAML of limits.failed_auth
 	Origins       string // YAML of cors.origins
+	Inbound       string // more YAML of limits, with a comma in front
+	H2C           bool
 	Grace         string
 	Level         string
 	Delegation    string // YAML of delegation
@@ -95,7 +97,8 @@ routes:
     upstream: {{$name}}
 {{- end}}
 cors: {origins: {{.Origins}}}
-limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB}
+limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, max_body: 64KiB{{.Inbound}}}
+listen_h2c: {{.H2C}}
 delegation: {{.Delegation}}
 log: {level: {{.Level}}}
 `))
