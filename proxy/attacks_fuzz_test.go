@@ -2,9 +2,11 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -118,7 +120,10 @@ func (g *gate) sendAll(t testing.TB, sent []byte) string {
 		_, _ = tcp.Write(sent)
 		_ = tcp.CloseWrite()
 	}()
-	answer, _ := io.ReadAll(tcp) // an answer may come before all was sent
+	answer, err := io.ReadAll(tcp) // an answer may come before all was sent
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q is waited for, and answered %q", sent, answer)
+	}
 	return string(answer)
 }
 

@@ -22,6 +22,8 @@ type frames struct {
 	conn  *tls.Conn
 	block bytes.Buffer
 	hpack *hpack.Encoder
+	// settings are what the gateway says that it takes.
+	settings map[http2.SettingID]uint32
 }
 
 // dialFrames opens a connection and shakes hands.
@@ -35,7 +37,7 @@ func (g *gateway) dialFrames(t *testing.T, roots *x509.CertPool) *frames {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	f := &frames{conn: conn, Framer: http2.NewFramer(conn, conn)}
+	f := &frames{conn: conn, Framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{}}
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	f.AllowIllegalWrites = true
 	f.hpack = hpack.NewEncoder(&f.block)
@@ -81,6 +83,10 @@ func (f *frames) answer(stream uint32) (said string, alive bool) {
 		switch frame := frame.(type) {
 		case *http2.SettingsFrame:
 			if !frame.IsAck() {
+				_ = frame.ForeachSetting(func(s http2.Setting) error {
+					f.settings[s.ID] = s.Val
+					return nil
+				})
 				_ = f.WriteSettingsAck() // the next read says it
 			}
 		case *http2.MetaHeadersFrame:
@@ -134,10 +140,7 @@ func (d *arena) sendFrames(t *testing.T, a attacktest.Attack, roots *x509.CertPo
 		return
 	}
 	before = d.counts()
-	f.headers(3, d.fields([]attacktest.Field{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example.com"},
-		{Name: ":path", Value: "/serp/v1/probe"}, {Name: "api-token", Value: "{token}"},
-	}), true)
+	f.headers(3, d.fields(asking("/serp/v1/probe", "{token}")), true)
 	if said, _ := f.answer(3); said != fmt.Sprint(200) {
 		t.Errorf("behind it, a good request got %q", said)
 	}
@@ -150,4 +153,12 @@ func (d *arena) fields(fields []attacktest.Field) []attacktest.Field {
 		out = append(out, attacktest.Field{Name: field.Name, Value: d.words.Replace(field.Value)})
 	}
 	return out
+}
+
+// asking is a good request.
+func asking(path, token string) []attacktest.Field {
+	return []attacktest.Field{
+		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example.com"},
+		{Name: ":path", Value: path}, {Name: "api-token", Value: token},
+	}
 }

@@ -2,11 +2,13 @@ package wire_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -26,8 +28,64 @@ type site struct {
 	t    testing.TB
 	addr string
 
-	mu  sync.Mutex
-	saw []string
+	stop func() // ends the server
+
+	mu   sync.Mutex
+	saw  []string
+	held chan context.Context // requests for /held
+	free chan struct{}
+}
+
+// errTimeout is the error of a read that nothing ended but its deadline.
+var errTimeout = os.ErrDeadlineExceeded
+
+// hold makes requests for /held wait for release.
+func (s *site) hold() (held <-chan context.Context, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.free = make(chan context.Context, 1), make(chan struct{})
+	return s.held, func() { close(s.free) }
+}
+
+// served makes a request on the connection, which must be answered.
+func (s *site) served(c net.Conn) {
+	s.t.Helper()
+	_, _ = io.WriteString(c, get)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	_ = r.Body.Close()
+}
+
+// eventually fails the test when it does not become so.
+func eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-timeout.C:
+			t.Fatalf("not in time: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+// tunnel echoes whatever the client sends, past net/http.
+func (s *site) tunnel(w http.ResponseWriter) {
+	c, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	wire.Tunnel(c)
+	_, _ = io.WriteString(c, "go")
+	_, _ = io.Copy(c, io.MultiReader(io.LimitReader(buffered, int64(buffered.Reader.Buffered())), c))
 }
 
 func start(t testing.TB, o wire.Options) *site {
@@ -57,7 +115,7 @@ func start(t testing.TB, o wire.Options) *site {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
@@ -65,6 +123,7 @@ func start(t testing.TB, o wire.Options) *site {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 
@@ -73,6 +132,19 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 		s.note(string(refusal.Code))
 		problem.Write(w, refusal, "id")
 		return
+	}
+	switch s.mu.Lock(); {
+	case r.URL.Path == "/held" && s.held != nil:
+		held, free := s.held, s.free
+		s.mu.Unlock()
+		held <- r.Context()
+		<-free
+	case r.URL.Path == "/tunnel":
+		s.mu.Unlock()
+		s.tunnel(w)
+		return
+	default:
+		s.mu.Unlock()
 	}
 	body, err := io.ReadAll(r.Body)
 	switch malformed := wire.BodyFault(r); {
