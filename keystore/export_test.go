@@ -24,6 +24,16 @@ func UseClusterCommitter(s *Store) {
 	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
 }
 
+// SpendersWaiting is how many wait for a round trip of others.
+func SpendersWaiting(s *Store) int {
+	s.combiner.mu.Lock()
+	defer s.combiner.mu.Unlock()
+	return len(s.combiner.waiting)
+}
+
+// Subscribed reports whether the store hears of the changes of other nodes.
+func Subscribed(s *Store) bool { return s.subscribed.Load() }
+
 // Invalidations counts what the store has heard or made of changes.
 func Invalidations(s *Store) uint64 { return s.keys.generation.Load() + s.accounts.generation.Load() }
 
