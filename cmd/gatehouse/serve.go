@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -39,6 +41,9 @@ func (c *serveCommand) Run(t *terminal) error {
 		return err
 	}
 	defer flush()
+	// net/http writes there what a broken backend sends beyond its answers,
+	// which may be anything.
+	stdlog.SetOutput(io.Discard)
 	tuneCollector(t)
 	n, err := start(t.ctx, loaded, log)
 	if err != nil {
