@@ -129,7 +129,16 @@ func accountFields(a *Account) []field {
 		{"status", string(a.Status)},
 		{"permissions", listed(append([]string{}, a.Permissions...))},
 		{"subaccounts", listed(subaccounts)},
+		{"plan", orNil(a.Plan)},
 	}
+}
+
+// orNil: what an account has not is null.
+func orNil(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
 }
 
 // listed cuts a list that is too long to be repeated.

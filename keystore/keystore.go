@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-redis/redis_rate/v10"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -101,6 +102,9 @@ type Options struct {
 	MaxKeys     int
 	// Audit says how much of each account's audit trail is kept.
 	Audit AuditKeep
+	// Changed is told of every change that this node makes or hears of; nil for
+	// nobody. It must not wait for anything.
+	Changed func(Change)
 
 	Now func() time.Time
 	Log *zap.Logger
@@ -126,6 +130,8 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
+	budgets    *redis_rate.Limiter
 	usage      usage
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -141,9 +147,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	o.Audit = o.Audit.orDefault()
 	s := &Store{o: o, names: names{o.Prefix}}
+	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	s.budgets = redis_rate.NewLimiter(rateClient{s.client})
 	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
@@ -272,6 +280,7 @@ type names struct{ prefix string }
 func (n names) marker() string                         { return n.prefix + "store" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
+func (n names) budget(subject string) string           { return n.prefix + "budget:" + subject }
 func (n names) key(tokenHash string) string            { return n.prefix + "key:" + tokenHash }
 func (n names) account(id policy.AccountID) string     { return n.prefix + "account:{" + string(id) + "}" }
 func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }
@@ -285,4 +294,15 @@ func notNil(err error) error {
 		return nil
 	}
 	return err
+}
+
+func (s *Store) catalogue() policy.Catalogue { return *s.permitted.Load() }
+
+// SetCatalogue replaces the catalogue by which the permissions of accounts are
+// read. Every lookup that begins later goes by the new one.
+func (s *Store) SetCatalogue(c policy.Catalogue) {
+	s.permitted.Store(&c)
+	// What was read before is not remembered from here on; see memories.
+	s.accounts.forgetAll()
+	s.changed(Change{})
 }

@@ -11,13 +11,15 @@ import (
 	"gatehouse/policy"
 )
 
-// recordVersion is the version of all records but those of keys that were
-// replaced, which have a field more: replacedVersion. A record of another version
-// is not understood, and so opens nothing; a key that was not replaced stays
-// one that earlier gateways understand.
+// recordVersion is the version of all records but those that have a field
+// more: of keys that were replaced (replacedVersion), and of accounts with a
+// plan (planVersion). A record of another version is not understood, and so
+// opens nothing; a record without the field stays one that earlier gateways
+// understand.
 const (
 	recordVersion   = 1
 	replacedVersion = 2
+	planVersion     = 2
 )
 
 // errRecord is wrapped by everything that is wrong with a stored record. A
@@ -171,7 +173,8 @@ func decodeAddresses(anyAddress bool, ranges []string) (policy.AddressSet, error
 	return policy.OnlyAddresses(only...), nil
 }
 
-// accountRecord is an account as it is stored; every field must be there.
+// accountRecord is an account as it is stored; every field must be there, but
+// the plan of one that has none.
 type accountRecord struct {
 	Version *int `json:"v"`
 	// UID tells this account from an earlier one of the same id: keys of a
@@ -184,6 +187,15 @@ type accountRecord struct {
 	Subaccounts *[]subaccountRecord `json:"subaccounts"`
 	CreatedAt   *int64              `json:"created_at"`
 	UpdatedAt   *int64              `json:"updated_at"`
+	Plan        *string             `json:"plan,omitempty"`
+}
+
+// understood reports whether the version is one that has these fields.
+func (r *accountRecord) understood() bool {
+	if r.Plan != nil {
+		return *r.Version == planVersion && *r.Plan != ""
+	}
+	return *r.Version == recordVersion
 }
 
 type subaccountRecord struct {
@@ -201,6 +213,10 @@ type storedAccount struct {
 
 func encodeAccount(a storedAccount) (string, error) {
 	version, created, updated := recordVersion, a.account.CreatedAt.Unix(), a.account.UpdatedAt.Unix()
+	var plan *string
+	if a.account.Plan != "" {
+		version, plan = planVersion, &a.account.Plan
+	}
 	id, status := string(a.account.ID), string(a.account.Status)
 	permissions := append([]string{}, a.account.Permissions...)
 	subaccounts := make([]subaccountRecord, 0, len(a.account.Subaccounts))
@@ -209,7 +225,7 @@ func encodeAccount(a storedAccount) (string, error) {
 	}
 	raw, err := json.Marshal(accountRecord{
 		Version: &version, UID: &a.uid, ID: &id, Name: &a.account.Name, Status: &status,
-		Permissions: &permissions, Subaccounts: &subaccounts, CreatedAt: &created, UpdatedAt: &updated,
+		Permissions: &permissions, Subaccounts: &subaccounts, CreatedAt: &created, UpdatedAt: &updated, Plan: plan,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode account %s: %w", id, err)
@@ -225,7 +241,7 @@ func decodeAccount(raw string, stored policy.AccountID, catalogue policy.Catalog
 	if err := json.Unmarshal([]byte(raw), &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w of an account: %w", errRecord, err)
 	}
-	if r.Version == nil || *r.Version != recordVersion || r.UID == nil || r.ID == nil || r.Name == nil || r.Status == nil ||
+	if r.Version == nil || !r.understood() || r.UID == nil || r.ID == nil || r.Name == nil || r.Status == nil ||
 		r.Permissions == nil || r.Subaccounts == nil || r.CreatedAt == nil || r.UpdatedAt == nil {
 		return nil, fmt.Errorf("%w of an account: another version, or a field is missing", errRecord)
 	}
@@ -236,6 +252,9 @@ func decodeAccount(raw string, stored policy.AccountID, catalogue policy.Catalog
 		ID: policy.AccountID(*r.ID), Name: *r.Name, Status: policy.Status(*r.Status), Permissions: *r.Permissions,
 		CreatedAt: time.Unix(*r.CreatedAt, 0).UTC(), UpdatedAt: time.Unix(*r.UpdatedAt, 0).UTC(),
 	}}
+	if r.Plan != nil {
+		a.account.Plan = *r.Plan
+	}
 	ids := make([]policy.SubaccountID, 0, len(*r.Subaccounts))
 	for _, s := range *r.Subaccounts {
 		id, err := policy.ParseSubaccountID(s.ID)
@@ -246,7 +265,7 @@ func decodeAccount(raw string, stored policy.AccountID, catalogue policy.Catalog
 		a.account.Subaccounts = append(a.account.Subaccounts, policy.Subaccount{ID: id, Label: s.Label, Product: s.Product})
 	}
 	a.rules = policy.Account{
-		ID: a.account.ID, Status: a.account.Status,
+		ID: a.account.ID, Status: a.account.Status, Plan: a.account.Plan,
 		Permissions: catalogue.Resolve(a.account.Permissions), Subaccounts: policy.OnlySubaccounts(ids...),
 	}
 	return a, nil

@@ -55,6 +55,44 @@ func TestRecordsOfVersion1AreUnderstood(t *testing.T) {
 	}
 }
 
+// TestAccountsWithAPlanHaveAVersionOfTheirOwn: one without stays what earlier
+// gateways understand.
+func TestAccountsWithAPlanHaveAVersionOfTheirOwn(t *testing.T) {
+	planned := strings.NewReplacer(`{"v":1`, `{"v":2`, `"updated_at":1780000001}`, `"updated_at":1780000001,"plan":"gold"}`).Replace(accountRecordV1)
+	first, second, err := keystore.TwiceAccount(planned, "acme", policy.Catalogue{})
+	if err != nil || first.Plan != "gold" || second.Plan != "gold" {
+		t.Errorf("got the plans %q and %q, %v", first.Plan, second.Plan, err)
+	}
+	for _, mixed := range []string{
+		strings.Replace(accountRecordV1, `{"v":1`, `{"v":2`, 1), strings.Replace(planned, `{"v":2`, `{"v":1`, 1), strings.Replace(planned, `"gold"`, `""`, 1),
+	} {
+		if _, _, err := keystore.TwiceAccount(mixed, "acme", policy.Catalogue{}); err == nil {
+			t.Errorf("it was understood: %s", mixed)
+		}
+	}
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		by := n.account("acme")
+		_, token := n.key(by)
+		raw := dump(t, keystore.ClientOf(n.Store), w.options.Prefix+"account:{acme}")[w.options.Prefix+"account:{acme}"]
+		if !strings.HasPrefix(raw, `{"v":1,`) || strings.Contains(raw, "plan") || n.works(token).Account.Plan != "" {
+			t.Errorf("without a plan it is stored as %s", raw)
+		}
+		n.account("acme", func(a *keystore.Account) { a.Plan = "gold" })
+		raw = dump(t, keystore.ClientOf(n.Store), w.options.Prefix+"account:{acme}")[w.options.Prefix+"account:{acme}"]
+		if got := n.works(token).Account.Plan; got != "gold" || !strings.HasPrefix(raw, `{"v":2,`) {
+			t.Errorf("the plan is %q, stored as %s", got, raw)
+		}
+		if a, err := n.GetAccount(t.Context(), "acme"); err != nil || a.Plan != "gold" {
+			t.Errorf("got %+v, %v", a, err)
+		}
+		n.account("acme")
+		if got := n.works(token).Account.Plan; got != "" {
+			t.Errorf("after it was taken away the plan is %q", got)
+		}
+	})
+}
+
 // What is accepted means the same when it is written and read again, and no
 // accepted record is one that restricts and does not restrict.
 func FuzzKeyRecord(f *testing.F) {
@@ -101,6 +139,7 @@ func FuzzAccountRecord(f *testing.F) {
 	f.Add(strings.Replace(accountRecordV1, `"proxies:*"`, `"*","nothing:*",""`, 1))
 	f.Add(strings.Replace(accountRecordV1, `"label":"EU",`, ``, 1))
 	f.Add(strings.Replace(accountRecordV1, `"active"`, `""`, 1))
+	f.Add(strings.NewReplacer(`{"v":1`, `{"v":2`, `1780000001}`, `1780000001,"plan":"gold"}`).Replace(accountRecordV1))
 	catalogue, err := policy.NewCatalogue(read, write, other)
 	if err != nil {
 		f.Fatal(err)

@@ -103,6 +103,8 @@ type Account struct {
 	Status      Status
 	Permissions PermissionSet
 	Subaccounts SubaccountSet
+	// Plan names the rate of its keys, "" for none. No rule looks at it.
+	Plan string
 }
 
 // ActorKind says what kind of caller made a change.

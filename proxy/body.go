@@ -17,8 +17,8 @@ import (
 // bodyGrace is for how long a body may come as slowly as it likes.
 const bodyGrace = 10 * time.Second
 
-// errTooSlow: the client sent less of its body than it must in that time.
-var errTooSlow = errors.New("the body came too slowly")
+// errSlowBody: the client sent less of its body than it must in that time.
+var errSlowBody = errors.New("the body came too slowly")
 
 // requestBody bounds the body of a request in size, silence and slowness,
 // counts it, and remembers what went wrong with it: a backend sees only that it
@@ -87,7 +87,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	if err != nil && !whole {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = errors.Join(errTooSlow, err)
+			err = errors.Join(errSlowBody, err)
 		}
 		// The deadline stays: the server reads what is left before it answers.
 		b.mu.Lock()
@@ -151,7 +151,7 @@ func (b *requestBody) explain(err error) error {
 	switch malformed := wire.BodyFault(b.request); {
 	case malformed != nil:
 		return malformed
-	case errors.Is(b.failure, errTooSlow):
+	case errors.Is(b.failure, errSlowBody):
 		return &problem.Problem{Code: problem.RequestTimeout, Detail: "The body of this request came too slowly.", Cause: b.failure}
 	}
 	return &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: b.failure}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,7 +75,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		h["Connection"] = []string{"close"}
 	}
 	if status < http.StatusOK {
-		stripIdentity(h)
+		cleanAnswer(h)
 	} else if _, given := h["Content-Type"]; !given {
 		h["Content-Type"] = nil // or the server would guess one
 	}
@@ -88,6 +89,14 @@ func (w *responseWriter) WriteHeader(status int) {
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// switched notes that the connection was taken over for another protocol.
+func (w *responseWriter) switched() {
+	w.status = http.StatusSwitchingProtocols
+	if !w.backend.IsZero() {
+		w.upstream = w.now().Sub(w.backend)
+	}
 }
 
 func (w *responseWriter) Write(b []byte) (int, error) {
@@ -118,8 +127,10 @@ const maxRequestID = 128
 
 // requestID keeps the id that a trusted proxy gave, if it is a plain one, and
 // makes a UUID v7 (RFC 9562 §5.7) otherwise.
-func requestID(h http.Header, trusted bool) string {
-	if given := h["X-Request-Id"]; trusted && len(given) == 1 && isPlainID(given[0]) {
+//
+// An id in which there could be a token would be logged, and is not kept.
+func requestID(h http.Header, trusted bool, tokenPrefix string) string {
+	if given := h["X-Request-Id"]; trusted && len(given) == 1 && isPlainID(given[0]) && !strings.Contains(given[0], tokenPrefix) {
 		return given[0]
 	}
 	id, err := uuid.NewV7()

@@ -28,16 +28,27 @@ type Options struct {
 	Addresses   ClientAddress
 	Keys        KeyFinder
 	TokenPrefix string
-	// Limits limits what each key asks of products, Management what it asks of
-	// Gatehouse's own API, and Failures each address that shows invalid tokens;
-	// nil does not limit.
-	Limits, Management, Failures *Limiter
+	// Limits limits what each key asks of products, where neither its route nor
+	// its account's plan has a limit of its own, Management what it asks of
+	// Gatehouse's own API; nil does not limit.
+	Limits, Management *Limiter
+	// Plans are the limits of accounts' plans.
+	Plans *Plans
+	// InFlight bounds the requests of each key that are under way, Failures
+	// those of each address that show invalid tokens; nil does not limit.
+	InFlight *InFlight
+	Failures *FailureLimiter
 	// Origins are those whose pages may use Gatehouse's own API from a browser.
 	Origins []string
 	// Used is told of every request that is let through; nil for nobody. It
 	// must not wait for anything.
-	Used    func(key policy.KeyID, account policy.AccountID, at time.Time)
-	Records Recorder
+	Used func(key policy.KeyID, account policy.AccountID, at time.Time)
+	// Live watches over requests that last; nil for nobody.
+	Live *Live
+	// ProtocolTokens lets a WebSocket present its token as the subprotocol
+	// gatehouse.token.TOKEN, as browsers must.
+	ProtocolTokens bool
+	Records        Recorder
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
 	// MaxHeaderLines is how many header lines a request may have; 0: any number.
@@ -55,7 +66,7 @@ type Gateway struct {
 	cors cors
 }
 
-// New makes a gateway. Every option must be given but the limiters, Origins and
+// New makes a gateway. Every option must be given but the limits, Origins and
 // Used.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
@@ -74,6 +85,12 @@ type exchange struct {
 	record Record
 	route  *Route        // nil until one matched
 	caller policy.Caller // without a key until that is known
+	token  keystore.Token
+	asked  policy.Request // what was decided on
+	// upgrade: the request opens a WebSocket.
+	upgrade bool
+	live    *Live
+	lasting *liveRequest // nil while nobody watches over it
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -87,9 +104,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, from: g.o.Addresses.of(r)}
+	x := &exchange{r: r, from: g.o.Addresses.of(r), live: g.o.Live}
 	x.record = Record{
-		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted), Method: methodName(r.Method),
+		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Reason: reasonAllowed,
 	}
 	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}
@@ -133,6 +150,12 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 		return err
 	}
 	x.record.Permission = needs
+	if x.upgrade, err = upgrade(x.r, route); err != nil {
+		return err
+	}
+	if err := g.takeProtocolToken(x); err != nil {
+		return err
+	}
 	entry, err := g.identify(ctx, x)
 	if err != nil {
 		return err
@@ -142,34 +165,48 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	x.w.retiring(entry.Key)
 
 	subaccount := route.Subaccount(x.path)
-	decision := policy.Decide(policy.Request{
-		At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs,
-	}, entry.Key, entry.Account)
+	x.asked = policy.Request{At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs}
+	decision := policy.Decide(x.asked, entry.Key, entry.Account)
 	if !decision.Allowed() {
 		return problem.Refused(decision)
 	}
 	if route.subaccount >= 0 && subaccount == "" {
 		return problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
 	}
-	if err := g.count(x); err != nil {
+	if err := g.o.InFlight.enter(entry.Key.ID); err != nil {
+		return err
+	}
+	defer g.o.InFlight.leave(entry.Key.ID)
+	if err := g.count(ctx, x); err != nil {
 		return err
 	}
 	return g.hand(x, route, Access{Caller: x.caller, Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID})
 }
 
 // count takes the request from the budget of its key, and tells of its use.
-func (g *Gateway) count(x *exchange) error {
-	limiter := g.o.Limits
-	if x.route.own {
-		limiter = g.o.Management
-	}
-	if err := limiter.take(string(x.caller.Key.ID), x.record.Start); err != nil {
+func (g *Gateway) count(ctx context.Context, x *exchange) error {
+	if err := g.limiterOf(x).take(ctx, string(x.caller.Key.ID), x.record.Start); err != nil {
 		return err
 	}
 	if g.o.Used != nil {
 		g.o.Used(x.caller.Key.ID, x.caller.Account.ID, x.record.Start)
 	}
 	return nil
+}
+
+// limiterOf returns the one limit that counts: the route's own, else that of
+// the account's plan, else that of every key.
+func (g *Gateway) limiterOf(x *exchange) *Limiter {
+	if x.route.own {
+		return g.o.Management
+	}
+	if x.route.limit != nil {
+		return x.route.limit
+	}
+	if limiter, has := g.o.Plans.of(x.caller.Account.Plan); has {
+		return limiter
+	}
+	return g.o.Limits
 }
 
 // identify finds the key that the request shows. Only what the store itself
@@ -183,6 +220,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 	if err != nil {
 		return keystore.Entry{}, g.invalidToken(x)
 	}
+	x.token = token
 	begun := g.o.Now()
 	entry, err := g.o.Keys.Lookup(ctx, token)
 	x.record.Lookup = g.o.Now().Sub(begun)
@@ -202,7 +240,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 // invalidToken counts a failed authentication. Only failures are limited, so
 // that nobody is locked out by a neighbour behind the same address.
 func (g *Gateway) invalidToken(x *exchange) error {
-	if err := g.o.Failures.take(failureSubject(x.failureAddress()), x.record.Start); err != nil {
+	if err := g.o.Failures.take(x.failureAddress(), x.record.Start); err != nil {
 		return err
 	}
 	return problem.New(problem.InvalidToken, "This token is not valid.")
@@ -237,6 +275,15 @@ func (x *exchange) fail(err error) {
 	if x.w.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
+	x.answer(p)
+}
+
+// answer answers with a problem, in the words of the client's protocol.
+func (x *exchange) answer(p *problem.Problem) {
+	if isGRPC(x.r) {
+		problem.WriteGRPC(x.w, p)
+		return
+	}
 	problem.Write(x.w, p, x.record.RequestID)
 }
 
@@ -250,7 +297,7 @@ func (g *Gateway) end(x *exchange) {
 		p := problem.Internal(cause)
 		x.record.refuse(p)
 		if x.w.status == 0 {
-			problem.Write(x.w, p, x.record.RequestID)
+			x.answer(p)
 			aborted = false
 		}
 	}

@@ -30,7 +30,8 @@ type kase struct {
 	warmUpToken               string
 	entry                     keystore.Entry
 	lookup                    error
-	limits, failures          *proxy.Limiter
+	limits                    *proxy.Limiter
+	failures                  *proxy.FailureLimiter
 	backend                   proxy.Backend
 	answer                    func(net.Conn, int) bool
 	timeout                   time.Duration
@@ -90,7 +91,7 @@ func header(name, value string) func(*kase) {
 }
 
 func newLimiter(t testing.TB, perSecond float64, burst int) *proxy.Limiter {
-	l := proxy.NewLimiter(perSecond, burst)
+	l := proxy.NewLimiter(proxy.LimiterOptions{Name: "key", Rate: perSecond, Burst: burst})
 	t.Cleanup(l.Close)
 	return l
 }
@@ -142,10 +143,10 @@ func refusals() []refusal {
 		{
 			"rate_limited_failures", problem.RateLimited,
 			func(t *testing.T, k *kase) {
-				k.failures, k.warmUp, k.warmUpToken = newLimiter(t, 0.1, 2), 2, "wrong"
+				k.failures, k.warmUp, k.warmUpToken = proxy.NewFailureLimiter(0.1, 2), 2, "wrong"
 				header("api-token", "wrong")(k)
 			},
-			func(t *testing.T, k *kase) { k.failures, k.warmUp, k.warmUpToken = newLimiter(t, 0.1, 2), 3, "wrong" },
+			on(func(k *kase) { k.failures, k.warmUp, k.warmUpToken = proxy.NewFailureLimiter(0.1, 2), 3, "wrong" }),
 		},
 		{"key_store_unavailable", problem.KeyStoreUnavailable, on(func(k *kase) { k.lookup = keystore.ErrUnavailable }), nil},
 		{"key_disabled", problem.KeyDisabled, on(func(k *kase) { k.entry.Key.Active = false }), nil},

@@ -14,7 +14,7 @@ import (
 
 // limitGate answers everything in this process, within its limits. Of every
 // token that begins with "good" it knows a key of its own.
-func limitGate(t *testing.T, keys, failures *proxy.Limiter, changes ...func(*setup)) *gate {
+func limitGate(t *testing.T, keys *proxy.Limiter, failures *proxy.FailureLimiter, changes ...func(*setup)) *gate {
 	t.Helper()
 	known := map[keystore.Token]keystore.Entry{}
 	for _, word := range []string{"good", "good2"} {
@@ -27,7 +27,9 @@ func limitGate(t *testing.T, keys, failures *proxy.Limiter, changes ...func(*set
 		known[token] = e
 	}
 	return newGate(t, append(changes, func(s *setup) {
-		s.backend = proxy.BackendFunc(accept)
+		if s.backend == nil {
+			s.backend = proxy.BackendFunc(accept)
+		}
 		s.options.Limits, s.options.Failures = keys, failures
 		s.keys = finder(func(_ context.Context, token keystore.Token) (keystore.Entry, error) {
 			if e, ok := known[token]; ok {
@@ -103,20 +105,16 @@ func TestLimiter(t *testing.T) {
 
 func TestNoLimiterDoesNotLimit(t *testing.T) {
 	t.Parallel()
-	for _, rate := range []float64{0, -1} {
-		if l := proxy.NewLimiter(rate, 10); l != nil {
-			t.Errorf("a limiter for the rate %v", rate)
-		}
-	}
-	var none *proxy.Limiter
-	none.Close()
-	g := limitGate(t, none, none)
-	for range 100 {
-		if reason, _ := g.ask(t, good, someone); reason != "allowed" {
-			t.Fatalf("recorded %s", reason)
-		}
-		if reason, _ := g.ask(t, "wrong", someone); reason != "invalid_token" {
-			t.Fatalf("recorded %s", reason)
+	for _, keys := range []*proxy.Limiter{nil, newLimiter(t, 0, 10), newLimiter(t, -1, 10)} {
+		keys.Close()
+		g := limitGate(t, keys, proxy.NewFailureLimiter(0, 10))
+		for range 100 {
+			if reason, _ := g.ask(t, good, someone); reason != "allowed" {
+				t.Fatalf("recorded %s", reason)
+			}
+			if reason, _ := g.ask(t, "wrong", someone); reason != "invalid_token" {
+				t.Fatalf("recorded %s", reason)
+			}
 		}
 	}
 }
@@ -191,7 +189,7 @@ func TestFailuresAreLimitedByAddress(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			g := limitGate(t, nil, newLimiter(t, 0.1, 2))
+			g := limitGate(t, nil, proxy.NewFailureLimiter(0.1, 2))
 			for i, s := range row.steps {
 				if reason, _ := g.ask(t, s.token, s.peer); reason != s.want {
 					t.Errorf("step %d: recorded %s, want %s", i, reason, s.want)
@@ -206,7 +204,7 @@ func TestFailuresAreLimitedByAddress(t *testing.T) {
 func TestFailuresBehindAProxyCountForTheClient(t *testing.T) {
 	t.Parallel()
 	const edge, said = "10.0.0.1:1", "X-Forwarded-For"
-	g := limitGate(t, nil, newLimiter(t, 0.1, 1), trusting("10.0.0.0/8"))
+	g := limitGate(t, nil, proxy.NewFailureLimiter(0.1, 1), trusting("10.0.0.0/8"))
 	for i, row := range []struct{ peer, client, want string }{
 		{edge, "198.51.100.1", "invalid_token"},
 		{edge, "198.51.100.1", "rate_limited"},

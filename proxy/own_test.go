@@ -187,8 +187,8 @@ func TestRefusedActionsAreNoted(t *testing.T) {
 		"the body":            {request("POST", "/own", strings.Repeat("x", maxBody+1)), nil, []string{" body_too_large"}},
 		"a route that is not": {request("GET", "/own/1", ""), nil, nil},
 		"nobody known":        {strings.ReplaceAll(request("PUT", "/own/1", ""), good, tokenOf("other")), nil, nil},
-		"the rate":            {request("DELETE", "/own/1", ""), func(s *setup) { s.options.Management = exhausted() }, nil},
-		"too many of them":    {request("PUT", "/own/2", ""), func(s *setup) { s.options.Management = exhausted() }, []string{"1 permission_denied"}},
+		"the rate":            {request("DELETE", "/own/1", ""), func(s *setup) { s.options.Management = exhausted(t) }, nil},
+		"too many of them":    {request("PUT", "/own/2", ""), func(s *setup) { s.options.Management = exhausted(t) }, []string{"1 permission_denied"}},
 		"the store":           {request("DELETE", "/own/unavailable", ""), nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,13 +217,13 @@ func TestRefusedActionsAreNoted(t *testing.T) {
 }
 
 // exhausted has a budget for one request.
-func exhausted() *proxy.Limiter { return proxy.NewLimiter(0.001, 1) }
+func exhausted(t testing.TB) *proxy.Limiter { return newLimiter(t, 0.001, 1) }
 
 // TestManagementHasItsOwnBudget: requests to the API and to products do not
 // take from one another's.
 func TestManagementHasItsOwnBudget(t *testing.T) {
 	t.Parallel()
-	g := ownGate(t, &notes{}, func(s *setup) { s.options.Management, s.options.Limits = exhausted(), proxy.NewLimiter(0.001, 2) })
+	g := ownGate(t, &notes{}, func(s *setup) { s.options.Management, s.options.Limits = exhausted(t), newLimiter(t, 0.001, 2) })
 	for i, step := range []struct {
 		target string
 		status int
@@ -239,7 +239,7 @@ func TestManagementHasItsOwnBudget(t *testing.T) {
 // cannot use up its budget.
 func TestRefusalsCostTheKeyNothing(t *testing.T) {
 	t.Parallel()
-	g := ownGate(t, &notes{}, func(s *setup) { s.options.Management = exhausted() })
+	g := ownGate(t, &notes{}, func(s *setup) { s.options.Management = exhausted(t) })
 	for range 3 {
 		g.do(request("PUT", "/own/1", ""))
 	}
@@ -280,7 +280,7 @@ func TestUseIsToldOfWhatIsLetThrough(t *testing.T) {
 	t.Parallel()
 	used := make(chan policy.KeyID, 10)
 	g := ownGate(t, &notes{}, func(s *setup) {
-		s.options.Limits = proxy.NewLimiter(0.001, 1)
+		s.options.Limits = newLimiter(t, 0.001, 1)
 		s.options.Used = func(key policy.KeyID, account policy.AccountID, at time.Time) {
 			if account != "acme" || !at.Equal(theTime) {
 				t.Errorf("used by %s at %v", account, at)

@@ -28,7 +28,10 @@ func compile(spec RouteSpec) ([]*Route, error) {
 	}
 	base := Route{
 		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
-		open: strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		webSocket: spec.WebSocket,
+		timeout:   spec.Timeout,
+		open:      strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		limit:     spec.Limit,
 	}
 	for i, name := range names {
 		if name == subaccountName {

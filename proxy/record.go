@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"time"
@@ -72,7 +73,8 @@ type Metrics struct {
 const noRoute = "none"
 
 // NewMetrics declares the metrics in the registry. The labels are bounded by
-// the configuration: routes are patterns, reasons are codes.
+// the configuration: routes are patterns, reasons are codes, and a status code
+// that nobody has named counts as its class.
 func NewMetrics(registry prometheus.Registerer, log *zap.Logger) *Metrics {
 	m := &Metrics{
 		log: log,
@@ -92,7 +94,7 @@ func NewMetrics(registry prometheus.Registerer, log *zap.Logger) *Metrics {
 
 // Record counts and logs. It is safe for concurrent use.
 func (m *Metrics) Record(r *Record) {
-	route, code := r.Route, strconv.Itoa(r.Status)
+	route, code := r.Route, codeLabel(r.Status)
 	if route == "" {
 		route = noRoute
 	}
@@ -131,6 +133,14 @@ func (m *Metrics) writeLine(route string, r *Record) {
 		zap.Error(r.Cause),
 	}
 	line.Write(fields[:]...)
+}
+
+// codeLabel keeps a backend from making a series for every number there is.
+func codeLabel(status int) string {
+	if http.StatusText(status) != "" || status == statusClientGone || status == 0 {
+		return strconv.Itoa(status)
+	}
+	return strconv.Itoa(status/100) + "xx"
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

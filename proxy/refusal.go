@@ -25,7 +25,7 @@ func (g *Gateway) noteRefusal(ctx context.Context, x *exchange, err error) {
 	if p.Code == problem.RateLimited || p.Code == problem.KeyStoreUnavailable {
 		return
 	}
-	if g.o.Management.take("refused:"+string(x.caller.Key.ID), x.record.Start) != nil {
+	if !g.o.Management.takeHere("refused:"+string(x.caller.Key.ID), x.record.Start) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)

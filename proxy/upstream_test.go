@@ -169,7 +169,7 @@ func TestUpstreamNeedsPlainTargets(t *testing.T) {
 		{"http://[::1]:80", true},
 		{"backend:80", false},
 		{"ftp://backend", false},
-		{"h2c://backend", false},
+		{"h2c://backend", true},
 		{"http://", false},
 		{"http://backend/", false},
 		{"http://backend/base", false},

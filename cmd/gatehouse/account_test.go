@@ -225,7 +225,9 @@ func (g *gateway) testAdminBodies(t *testing.T) {
 	const good = `"name": "Acme", "permissions": ["*"]`
 	sub := func(members string) string { return good + `, "subaccounts": [` + members + `]` }
 	for _, row := range []wrongField{
-		{"unknown field", good + `, "plan": "x"`, "plan"},
+		{"unknown field", good + `, "tariff": "x"`, "tariff"},
+		{"unknown plan", good + `, "plan": "golden"`, "plan"},
+		{"empty plan", good + `, "plan": ""`, "plan"},
 		{"other letter case", good + `, "Status": "active"`, "Status"},
 		{"no permissions", `"name": "Acme"`, "permissions"},
 		{"null permissions", `"permissions": null`, "permissions"},

@@ -26,6 +26,7 @@ type accountPut struct {
 	Permission []string `help:"A permission, RESOURCE:* or *; may be repeated." sep:"none" placeholder:"PERMISSION"`
 	Status     string   `help:"active or suspended. Left out: as it is, and active for a new account." enum:"active,suspended,unchanged" default:"unchanged"`
 	Subaccount []string `help:"A subaccount; may be repeated." sep:"none" placeholder:"UUID,PRODUCT[,LABEL]"`
+	Plan       string   `help:"The plan of the configuration that sets the rate of its keys. Left out: none." placeholder:"PLAN"`
 }
 
 // Run puts the account.
@@ -35,7 +36,8 @@ func (c *accountPut) Run(t *terminal) error {
 		Permissions []string              `json:"permissions"`
 		Status      *string               `json:"status,omitempty"`
 		Subaccounts []contract.Subaccount `json:"subaccounts"`
-	}{Name: c.Name, Permissions: append([]string{}, c.Permission...), Subaccounts: []contract.Subaccount{}}
+		Plan        string                `json:"plan,omitempty"`
+	}{Name: c.Name, Permissions: append([]string{}, c.Permission...), Subaccounts: []contract.Subaccount{}, Plan: c.Plan}
 	if c.Status != "unchanged" {
 		body.Status = &c.Status
 	}
@@ -122,6 +124,9 @@ func (t *terminal) showAccount(answer []byte) error {
 		{"Permissions", listed(a.Permissions, "none")},
 		{"Created", moment(a.CreatedAt)},
 		{"Updated", moment(a.UpdatedAt)},
+	}
+	if a.Plan != nil {
+		rows = append(rows, []string{"Plan", *a.Plan})
 	}
 	for _, s := range a.Subaccounts {
 		rows = append(rows, []string{"Subaccount", s.ID + "  " + s.Product + "  " + s.Label})

@@ -183,7 +183,8 @@ func TestLimits(t *testing.T) {
 	limited := func(t *testing.T, r request, policy string) {
 		t.Helper()
 		got := d.turnsAway(t, r, refusal{status: 429, code: "rate_limited", retry: true})
-		if limit := got.header.Get("RateLimit"); limit != `"default";r=0;t=`+got.header.Get("Retry-After") {
+		name, _, _ := strings.Cut(policy, ";")
+		if limit := got.header.Get("RateLimit"); limit != name+`;r=0;t=`+got.header.Get("Retry-After") {
 			t.Errorf("got RateLimit %s with Retry-After %s", limit, got.header.Get("Retry-After"))
 		}
 		if got.header.Get("RateLimit-Policy") != policy {
@@ -194,8 +195,8 @@ func TestLimits(t *testing.T) {
 	for range 5 {
 		d.turnsAway(t, bad, refusal{status: 401, code: "invalid_token", challenge: badToken})
 	}
-	limited(t, bad, `"default";q=5;w=250`)
-	limited(t, d.base().by("malformed"), `"default";q=5;w=250`)
+	limited(t, bad, `"failed_auth";q=5;w=250`)
+	limited(t, d.base().by("malformed"), `"failed_auth";q=5;w=250`)
 	t.Run("a good key from the same address passes", func(t *testing.T) { d.forwards(t, d.base(), who) })
 	t.Run("another address has its own budget", func(t *testing.T) {
 		elsewhere := bad
@@ -210,7 +211,7 @@ func TestLimits(t *testing.T) {
 	}
 	d.turnsAway(t, d.base().at("GET", proxyListOfA+"//"), refusal{status: 400, code: "ambiguous_path"}) // costs nothing
 	d.forwards(t, d.base(), who)
-	limited(t, d.base(), `"default";q=4;w=400`)
+	limited(t, d.base(), `"key";q=4;w=400`)
 	d.passes(t, d.base().at("GET", whoamiPath)) // has a budget of its own
 	t.Run("another key has its own budget", func(t *testing.T) {
 		other := d.firstKey(t, "acme", may("datacenter_shared:read"))

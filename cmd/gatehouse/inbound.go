@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -22,15 +21,11 @@ func (n *node) newServer(h http.Handler, errorLog *log.Logger) *http.Server {
 
 // guard judges what clients send over the connections of l before anything else
 // sees it.
-func (n *node) guard(l net.Listener) (net.Listener, error) {
+func (n *node) guard(l net.Listener) (*wire.Listener, error) {
 	limits := n.config.Limits
-	certificate, err := n.certificate()
-	if err != nil {
-		return nil, err
-	}
 	guarded, err := wire.Listen(l, wire.Options{
 		Limits:      wire.Limits{Bytes: int(limits.MaxHeader), Lines: limits.MaxHeaderLines},
-		HeadTimeout: limits.HeaderTimeout, Certificate: certificate, H2C: n.config.ListenH2C,
+		HeadTimeout: limits.HeaderTimeout, Certificate: n.certificate(), H2C: n.config.ListenH2C,
 		Total: limits.Connections.Total, PerAddress: limits.Connections.PerAddress,
 		Trusted: n.config.ClientAddress.TrustedProxies, Metrics: wire.NewMetrics(n.registry),
 	})
@@ -41,15 +36,11 @@ func (n *node) guard(l net.Listener) (net.Listener, error) {
 	return guarded, nil
 }
 
-// certificate gives the certificate for each handshake; nil for plain HTTP.
-func (n *node) certificate() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	files := n.config.TLS
-	if files.CertFile == "" {
-		return nil, nil
+// certificate gives the current certificate for each handshake; nil for plain
+// HTTP.
+func (n *node) certificate() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if n.config.TLS.CertFile == "" {
+		return nil
 	}
-	loaded, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &loaded, nil }, nil
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.current.Load().certificate, nil }
 }

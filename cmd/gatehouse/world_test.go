@@ -61,6 +61,7 @@ type account struct {
 	Permissions []string     `json:"permissions"`
 	Status      string       `json:"status,omitempty"`
 	Subaccounts []subaccount `json:"subaccounts"`
+	Plan        string       `json:"plan,omitempty"`
 }
 
 // acme is an account that may do everything, with the subaccounts A and B.

@@ -18,7 +18,7 @@ func (a *API) putAccount(w http.ResponseWriter, r *http.Request, by policy.Calle
 	if err := contract.ReadBody(w, r, contract.AccountBodyLimit, &body); err != nil {
 		return err
 	}
-	asked, err := body.Parse(policy.AccountID(id), a.o.Catalogue, a.o.Products)
+	asked, err := body.Parse(policy.AccountID(id), a.o.Catalogue, a.o.Products, a.o.Plans)
 	if err != nil {
 		return err
 	}

@@ -42,15 +42,17 @@ type Audit interface {
 	Refused(ctx context.Context, by policy.Caller, action keystore.Action, key policy.KeyID, code string)
 }
 
-// Options is what an API is made of. All are needed.
+// Options is what an API is made of. All but Plans are needed.
 type Options struct {
 	Store     Store
 	Audit     Audit
 	Token     string
 	Catalogue policy.Catalogue
 	Products  []string
-	Now       func() time.Time
-	Log       *zap.Logger
+	// Plans are those that an account can have.
+	Plans []string
+	Now   func() time.Time
+	Log   *zap.Logger
 }
 
 // API serves the operators' endpoints. It may be used concurrently.

@@ -14,6 +14,7 @@ type NewAccount struct {
 	Permissions *Strings      `json:"permissions"`
 	Status      *string       `json:"status"`
 	Subaccounts []*Subaccount `json:"subaccounts"`
+	Plan        *string       `json:"plan"`
 }
 
 // Subaccount is one product instance of an account.
@@ -26,8 +27,8 @@ type Subaccount struct {
 // Parse checks every field and returns the account that is asked for, or a 422
 // problem that names each fault. Without a status it has none: the store keeps
 // that of an existing account, so that a replacement cannot lift a suspension
-// by not speaking of it.
-func (a NewAccount) Parse(id policy.AccountID, catalogue policy.Catalogue, products []string) (keystore.Account, error) {
+// by not speaking of it. Without a plan it has none.
+func (a NewAccount) Parse(id policy.AccountID, catalogue policy.Catalogue, products, plans []string) (keystore.Account, error) {
 	var wrong faults
 	account := keystore.Account{ID: id, Permissions: []string{}}
 	name, fault := readName(a.Name)
@@ -47,6 +48,12 @@ func (a NewAccount) Parse(id policy.AccountID, catalogue policy.Catalogue, produ
 		account.Permissions = parseGrants(*a.Permissions, catalogue, &wrong)
 	}
 	account.Subaccounts = parseNewSubaccounts(a.Subaccounts, products, &wrong)
+	if a.Plan != nil {
+		account.Plan = *a.Plan
+		if !slices.Contains(plans, account.Plan) {
+			wrong.add("plan", strconv.Quote(shown(account.Plan))+" is not a plan of the configuration.")
+		}
+	}
 	return account, wrong.err()
 }
 
@@ -104,6 +111,7 @@ type Account struct {
 	Status      string       `json:"status"`
 	Permissions []string     `json:"permissions"`
 	Subaccounts []Subaccount `json:"subaccounts"`
+	Plan        *string      `json:"plan"`
 	CreatedAt   int64        `json:"created_at"`
 	UpdatedAt   int64        `json:"updated_at"`
 }
@@ -114,8 +122,12 @@ func ShowAccount(a keystore.Account) Account {
 	for _, s := range a.Subaccounts {
 		subaccounts = append(subaccounts, Subaccount{ID: string(s.ID), Label: s.Label, Product: s.Product})
 	}
+	var plan *string
+	if a.Plan != "" {
+		plan = &a.Plan
+	}
 	return Account{
 		ID: string(a.ID), Name: a.Name, Status: string(a.Status), Permissions: append([]string{}, a.Permissions...),
-		Subaccounts: subaccounts, CreatedAt: a.CreatedAt.Unix(), UpdatedAt: a.UpdatedAt.Unix(),
+		Subaccounts: subaccounts, Plan: plan, CreatedAt: a.CreatedAt.Unix(), UpdatedAt: a.UpdatedAt.Unix(),
 	}
 }

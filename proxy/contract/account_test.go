@@ -13,7 +13,10 @@ import (
 	"gatehouse/proxy/problem"
 )
 
-var products = []string{"datacenter_shared", "serp_api"}
+var (
+	products = []string{"datacenter_shared", "serp_api"}
+	plans    = []string{"gold", "silver"}
+)
 
 func grants(list ...string) *contract.Strings {
 	s := contract.Strings(list)
@@ -53,6 +56,7 @@ func TestNewAccount(t *testing.T) {
 		},
 		{"no subaccounts", func(a *contract.NewAccount) { a.Subaccounts = nil }, func(a *keystore.Account) { a.Subaccounts = []policy.Subaccount{} }},
 		{"a subaccount in capitals", func(a *contract.NewAccount) { a.Subaccounts[0].ID = strings.ToUpper(subA) }, func(*keystore.Account) {}},
+		{"a plan", func(a *contract.NewAccount) { a.Plan = status("gold") }, func(a *keystore.Account) { a.Plan = "gold" }},
 		{"a label is trimmed", func(a *contract.NewAccount) { a.Subaccounts[0].Label = " EU scraping " }, func(*keystore.Account) {}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -64,7 +68,7 @@ func TestNewAccount(t *testing.T) {
 			}
 			row.change(&a)
 			row.want(&want)
-			got, err := a.Parse("acme", catalogue(t), products)
+			got, err := a.Parse("acme", catalogue(t), products, plans)
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
@@ -90,6 +94,9 @@ func TestNewAccountIsRefused(t *testing.T) {
 		{"an unknown status", func(a *contract.NewAccount) { a.Status = status("paused") }, []string{"status"}},
 		{"an empty status", func(a *contract.NewAccount) { a.Status = status("") }, []string{"status"}},
 		{"a status in capitals", func(a *contract.NewAccount) { a.Status = status("Active") }, []string{"status"}},
+		{"an unknown plan", func(a *contract.NewAccount) { a.Plan = status("golden") }, []string{"plan"}},
+		{"an empty plan", func(a *contract.NewAccount) { a.Plan = status("") }, []string{"plan"}},
+		{"a plan in capitals", func(a *contract.NewAccount) { a.Plan = status("Gold") }, []string{"plan"}},
 		{"a name of 101 characters", func(a *contract.NewAccount) { a.Name = strings.Repeat("a", 101) }, []string{"name"}},
 		{"a line in a name", func(a *contract.NewAccount) { a.Name = "a\r\nb" }, []string{"name"}},
 		{"a subaccount that is no UUID", func(a *contract.NewAccount) { a.Subaccounts[0].ID = "eu" }, []string{"subaccounts[0].id"}},
@@ -110,7 +117,7 @@ func TestNewAccountIsRefused(t *testing.T) {
 			t.Parallel()
 			a := newAccount()
 			row.change(&a)
-			_, err := a.Parse("acme", catalogue(t), products)
+			_, err := a.Parse("acme", catalogue(t), products, plans)
 			refused(problem.ValidationFailed, row.fields...).check(t, err)
 		})
 	}
@@ -122,7 +129,7 @@ func TestAccountFaultsAreAtMostTwenty(t *testing.T) {
 	for range 50 {
 		a.Subaccounts = append(a.Subaccounts, &contract.Subaccount{ID: strings.Repeat("ä", 1000)})
 	}
-	_, err := a.Parse("acme", catalogue(t), products)
+	_, err := a.Parse("acme", catalogue(t), products, plans)
 	if n := len(problem.From(err).Fields); n != 20 {
 		t.Errorf("%d faults, want 20", n)
 	}

@@ -127,6 +127,7 @@ func FuzzNewAccount(f *testing.F) {
 	for _, s := range []string{
 		`{"name":"Acme","permissions":["*"],"status":"suspended","subaccounts":[{"id":"` + subA + `","label":"x","product":"serp_api"}]}`,
 		`{"permissions":[]}`, `{"permissions":null}`, `{"permissions":["serp_api:*",":*"],"subaccounts":[null,{}]}`, `{"status":null,"permissions":["*"]}`,
+		`{"permissions":["*"],"plan":"gold"}`, `{"permissions":["*"],"plan":null}`, `{"permissions":["*"],"plan":""}`,
 		`{"permissions":["*"],"subaccounts":[{"id":"` + subA + `","id":"` + subB + `"}]}`,
 	} {
 		f.Add([]byte(s))
@@ -138,7 +139,7 @@ func FuzzNewAccount(f *testing.F) {
 			checkRefused(t, err)
 			return
 		}
-		got, err := a.Parse("acme", c, products)
+		got, err := a.Parse("acme", c, products, plans)
 		if err != nil {
 			checkRefused(t, err)
 			return
@@ -161,12 +162,15 @@ func FuzzNewAccount(f *testing.F) {
 				t.Errorf("the subaccount %s is there twice", s.ID)
 			}
 		}
+		if got.Plan != "" && !slices.Contains(plans, got.Plan) {
+			t.Errorf("the plan %q was accepted", got.Plan)
+		}
 		shown := contract.ShowAccount(got)
-		again := contract.NewAccount{Name: shown.Name, Permissions: grants(shown.Permissions...), Status: a.Status}
+		again := contract.NewAccount{Name: shown.Name, Permissions: grants(shown.Permissions...), Status: a.Status, Plan: shown.Plan}
 		for i := range shown.Subaccounts {
 			again.Subaccounts = append(again.Subaccounts, &shown.Subaccounts[i])
 		}
-		second, err := again.Parse("acme", c, products)
+		second, err := again.Parse("acme", c, products, plans)
 		if diff := cmp.Diff(got, second); err != nil || diff != "" {
 			t.Errorf("%v (-first +second):\n%s", err, diff)
 		}

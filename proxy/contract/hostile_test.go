@@ -39,7 +39,7 @@ func decoders(t testing.TB) map[string]func(body string) error {
 		"account": func(body string) error {
 			k, err := readAccount(post(strings.NewReader(body)))
 			if err == nil {
-				_, err = k.Parse("acme", c, products)
+				_, err = k.Parse("acme", c, products, plans)
 			}
 			return err
 		},

@@ -15,12 +15,11 @@ const (
 
 // counts are the open connections, in all and of each address.
 type counts struct {
+	mu                   sync.Mutex
 	most, mostPerAddress int
 	trusted              []netip.Prefix
-
-	mu        sync.Mutex
-	open      int
-	byAddress map[netip.Addr]int
+	open                 int
+	byAddress            map[netip.Addr]int
 }
 
 func newCounts(most, mostPerAddress int, trusted []netip.Prefix) *counts {
@@ -29,9 +28,9 @@ func newCounts(most, mostPerAddress int, trusted []netip.Prefix) *counts {
 
 // admit counts the connection until it is closed, or says why it may not stay.
 func (t *counts) admit(c net.Conn) (net.Conn, string) {
-	address, exempt := t.subject(c.RemoteAddr())
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	address, exempt := t.subject(c.RemoteAddr())
 	switch {
 	case t.most > 0 && t.open >= t.most:
 		return nil, reasonTotal
@@ -41,6 +40,12 @@ func (t *counts) admit(c net.Conn) (net.Conn, string) {
 	t.open++
 	t.byAddress[address]++
 	return &countedConn{Conn: c, counts: t, address: address}, ""
+}
+
+func (t *counts) limit(most, mostPerAddress int, trusted []netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.most, t.mostPerAddress, t.trusted = most, mostPerAddress, trusted
 }
 
 // subject is whom a connection is counted for: an IPv6 client has a whole /64

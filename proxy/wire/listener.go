@@ -78,6 +78,12 @@ func Listen(l net.Listener, o Options) (*Listener, error) {
 	return w, nil
 }
 
+// Limit replaces Options.Total, PerAddress and Trusted, for connections that
+// come from now on.
+func (l *Listener) Limit(total, perAddress int, trusted []netip.Prefix) {
+	l.counts.limit(total, perAddress, trusted)
+}
+
 // Accept returns the next connection that may be served.
 func (l *Listener) Accept() (net.Conn, error) {
 	if l.secure == nil {

@@ -5,7 +5,6 @@ package config
 
 import (
 	"net/netip"
-	"net/url"
 	"time"
 
 	"gatehouse/policy"
@@ -31,14 +30,16 @@ type Config struct {
 	ClientAddress ClientAddress `yaml:"client_address"`
 	Token         Token         `yaml:"token"`
 	// Products are in the order of the file, which is the catalogue's.
-	Products   []Product           `yaml:"products"`
-	Upstreams  map[string]Upstream `yaml:"upstreams"`
-	Routes     []Route             `yaml:"routes"`
-	Limits     Limits              `yaml:"limits"`
-	Delegation Delegation          `yaml:"delegation"`
-	Audit      Audit               `yaml:"audit"`
-	CORS       CORS                `yaml:"cors"`
-	Log        Log                 `yaml:"log"`
+	Products  []Product           `yaml:"products"`
+	Upstreams map[string]Upstream `yaml:"upstreams"`
+	Routes    []Route             `yaml:"routes"`
+	Limits    Limits              `yaml:"limits"`
+	// Plans are the rates of accounts' keys, by the name that an account gives.
+	Plans      map[string]Rate `yaml:"plans"`
+	Delegation Delegation      `yaml:"delegation"`
+	Audit      Audit           `yaml:"audit"`
+	CORS       CORS            `yaml:"cors"`
+	Log        Log             `yaml:"log"`
 }
 
 // TLS names the files of a certificate and its key: both or neither.
@@ -116,6 +117,8 @@ type ClientAddress struct {
 // Token says what tokens look like.
 type Token struct {
 	Prefix string `yaml:"prefix"`
+	// WebSocketSubprotocol lets a WebSocket present its token as a subprotocol.
+	WebSocketSubprotocol bool `yaml:"websocket_subprotocol"`
 }
 
 // Product is a resource of the catalogue and the actions on it.
@@ -125,14 +128,6 @@ type Product struct {
 	Actions []string `yaml:"actions"`
 }
 
-// Upstream is a backend of products.
-type Upstream struct {
-	// Targets are http or https URLs of a scheme and a host alone.
-	Targets []*url.URL `yaml:"targets"`
-	// Timeout is how long the response headers may take.
-	Timeout time.Duration `yaml:"timeout"`
-}
-
 // Route is one route as proxy.RouteSpec wants it, with its upstream by name.
 type Route struct {
 	Match      string                                  `yaml:"match"`
@@ -140,12 +135,32 @@ type Route struct {
 	ByMethod   map[string]policy.Permission            `yaml:"by_method"`
 	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
 	Upstream   string                                  `yaml:"upstream"`
+	WebSocket  bool                                    `yaml:"websocket"`
+	// Timeout is the upstream's on this route; 0: as the upstream says.
+	Timeout time.Duration `yaml:"timeout"`
+	// Limit is for the requests of one key to this route; nil: those of the
+	// key's plan or of all keys count.
+	Limit *Rate `yaml:"limit"`
 }
+
+// LimitScope says what the rate of a key counts for.
+type LimitScope string
+
+// The two scopes.
+const (
+	ScopeNode    LimitScope = "node"
+	ScopeCluster LimitScope = "cluster"
+)
 
 // Limits bound what is taken from a client.
 type Limits struct {
+	// Scope says whether rates of keys count on each node, or on all of them.
+	Scope LimitScope `yaml:"scope"`
 	// Key is for the requests of one key.
 	Key Rate `yaml:"key"`
+	// InFlight is how many requests of one key may be under way on a node at a
+	// time; 0: any number.
+	InFlight int `yaml:"in_flight"`
 	// Management is for what one key asks of the key API.
 	Management Rate `yaml:"management"`
 	// FailedAuth is for the unknown tokens from one address.
@@ -239,6 +254,8 @@ func (c *Config) setDefaults() {
 		ClientAddress: ClientAddress{TrustedProxies: []netip.Prefix{}, Header: "X-Forwarded-For"},
 		Token:         Token{Prefix: "gk_"},
 		Limits: Limits{
+			Scope:      ScopeNode,
+			InFlight:   1000,
 			Management: Rate{Rate: 10, Burst: 50},
 			FailedAuth: Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 << 20,
@@ -259,8 +276,6 @@ func (r *Redis) setDefaults() {
 }
 
 func (e *Embedded) setDefaults() { *e = Embedded{File: "gatehouse.db.jsonl"} }
-
-func (u *Upstream) setDefaults() { *u = Upstream{Timeout: 30 * time.Second} }
 
 func (p *Product) setName(name string) { p.Name = name }
 
@@ -283,6 +298,8 @@ func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy
 	for i, route := range c.Routes {
 		specs[i] = proxy.RouteSpec{
 			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
+			WebSocket: route.WebSocket,
+			Timeout:   route.Timeout,
 		}
 		for parameter, permissions := range route.ByQuery {
 			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -28,6 +29,7 @@ func (v *validator) validate() {
 	v.upstreams()
 	v.routes()
 	v.limits()
+	v.plans()
 	v.origins()
 	v.aboveZero(path{"delegation", "max_keys_per_account"}, int64(v.config.Delegation.MaxKeysPerAccount), "write a number such as 1000")
 	v.aboveZero(path{"audit", "keep", "events"}, int64(v.config.Audit.Keep.Events), "write a number such as 10000")
@@ -187,6 +189,14 @@ func isOriginHost(scheme, host string) bool {
 
 func (v *validator) limits() {
 	p, limits := path{"limits"}, v.config.Limits
+	v.choice(p.key("scope"), string(limits.Scope), string(ScopeNode), string(ScopeCluster))
+	if limits.Scope == ScopeCluster && v.config.Store.Embedded != nil {
+		v.refuse(p.key("scope"), `is "cluster" with an embedded store, which has one node`, "write node, or keep keys in store.redis")
+	}
+	const mostInFlight = 1e6
+	if limits.InFlight < 0 || limits.InFlight > mostInFlight {
+		v.refuse(p.key("in_flight"), v.shown(p.key("in_flight"))+" is no number of requests", "write 0 for any number, or 1 to 1000000")
+	}
 	v.rate(p.key("key"), limits.Key)
 	v.rate(p.key("management"), limits.Management)
 	v.rate(p.key("failed_auth"), limits.FailedAuth)
@@ -196,6 +206,25 @@ func (v *validator) limits() {
 		v.refuse(p.key("max_header"), v.shown(p.key("max_header"))+" is more than is sensible", "write at most 16MiB")
 	}
 	v.inbound(p, limits)
+}
+
+// plans: their names go into accounts and to the log.
+func (v *validator) plans() {
+	for _, name := range slices.Sorted(maps.Keys(v.config.Plans)) {
+		p := path{"plans"}.key(name)
+		if name == "" || len(name) > 64 || !isMadeOf(name, "-._") {
+			v.refuse(p, "is no name of a plan", "write 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -")
+		}
+		v.ownRate(p, v.config.Plans[name])
+	}
+}
+
+// ownRate: in the place of limits.key, no limit must be said aloud.
+func (v *validator) ownRate(p path, r Rate) {
+	if v.isRead(p) && !v.given(p.key("rate")) {
+		v.refuse(p, "has no rate", "write rate and burst, or rate: 0 for no limit")
+	}
+	v.rate(p, r)
 }
 
 // rate: within these bounds, the time to fill a burst is a time.Duration.

@@ -1,0 +1,85 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-redis/redis_rate/v10"
+	"github.com/redis/go-redis/v9"
+)
+
+// Rate is a budget: so many a second, and Burst at once.
+type Rate struct {
+	PerSecond float64
+	Burst     int
+}
+
+// Spent says what became of one request to spend.
+type Spent struct {
+	Allowed bool
+	// Remaining is how many more could be spent now.
+	Remaining int
+	// RetryAfter is how long nothing can be spent, where it was not Allowed.
+	RetryAfter time.Duration
+}
+
+// maxSubject bounds the name of a budget, in bytes.
+const maxSubject = 64
+
+var errSubject = errors.New("no name of a budget")
+
+// Spend takes one from the subject's budget, which all nodes of the store
+// share. The subject is at most 64 of [A-Za-z0-9-]. It returns ErrUnavailable
+// when the store could not say, within its timeout. A budget that is full is not
+// stored.
+func (s *Store) Spend(ctx context.Context, subject string, r Rate) (Spent, error) {
+	if s.embedded != nil {
+		return Spent{}, fmt.Errorf("%w: an embedded store has one node, and shares nothing", ErrUnavailable)
+	}
+	if !isSubject(subject) || r.PerSecond <= 0 {
+		return Spent{}, fmt.Errorf("%w: %w", ErrUnavailable, errSubject)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	limit := redis_rate.Limit{Rate: 1, Burst: r.Burst, Period: time.Duration(float64(time.Second) / r.PerSecond)}
+	result, err := s.budgets.Allow(ctx, s.names.budget(subject), limit)
+	if err != nil {
+		return Spent{}, fmt.Errorf("%w: spend: %w", ErrUnavailable, err)
+	}
+	return Spent{Allowed: result.Allowed > 0, Remaining: result.Remaining, RetryAfter: max(0, result.RetryAfter)}, nil
+}
+
+func isSubject(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxSubject
+}
+
+// rateClient is the client as redis_rate is to see it: it begins every name
+// with its own prefix, and all of ours begin with the store's.
+type rateClient struct{ redis.UniversalClient }
+
+const ratePrefix = "rate:"
+
+func (c rateClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return c.UniversalClient.EvalSha(ctx, sha, ourNames(keys), args...)
+}
+
+func (c rateClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return c.UniversalClient.Eval(ctx, script, ourNames(keys), args...)
+}
+
+func ourNames(keys []string) []string {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = strings.TrimPrefix(key, ratePrefix)
+	}
+	return names
+}
