@@ -419,18 +419,3 @@ func steady(text string) string {
 func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
-
-// eventually waits until the condition holds, and no longer than it must.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}

@@ -78,13 +78,15 @@ func (x *exchange) beginCall(r *http.Request) (*http.Request, context.CancelFunc
 // watchAnswer watches over an event stream, from where its answer begins, and
 // has a live answer end cleanly when it must.
 func (x *exchange) watchAnswer(answer *http.Response) {
-	if x.lasting == nil && isEventStream(answer.Header) {
-		x.watch(liveEvents, func() { _ = answer.Body.Close() })
+	body := answer.Body
+	switch {
+	case x.lasting != nil:
+		x.lasting.answer.Store(&body)
+	case isEventStream(answer.Header):
+		x.watch(liveEvents, func() { _ = body.Close() })
 	}
 	if x.lasting != nil {
-		body := answer.Body
-		x.lasting.answer.Store(&body)
-		answer.Body = &lastingBody{ReadCloser: answer.Body, x: x, answer: answer}
+		answer.Body = &lastingBody{ReadCloser: body, x: x, answer: answer}
 	}
 }
 

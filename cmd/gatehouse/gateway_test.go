@@ -34,6 +34,7 @@ type settings struct {
 	Serp          string // YAML of the limit of the route /serp/v1/
 	Origins       string // YAML of cors.origins
 	Inbound       string // more YAML of limits, with a comma in front
+	H2C           bool
 	Grace         string
 	Level         string
 	Delegation    string // YAML of delegation
