@@ -66,7 +66,7 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 	next := storedAccount{account: a, uid: uuid.NewString()}
 	var replaced *Account
 	if old != "" {
-		before, err := decodeAccount(old, a.ID, s.o.Catalogue)
+		before, err := decodeAccount(old, a.ID, s.catalogue())
 		if err != nil {
 			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, errors.Join(ErrUnavailable, err))
 		}
@@ -160,7 +160,7 @@ func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.A
 		}
 		// One that cannot be read must be possible to delete.
 		uid, before := "", []field(nil)
-		if stored, err := decodeAccount(raw, id, s.o.Catalogue); err == nil {
+		if stored, err := decodeAccount(raw, id, s.catalogue()); err == nil {
 			uid, before = stored.uid, accountFields(&stored.account)
 		}
 		return s.commit(ctx, change{
@@ -228,7 +228,7 @@ func (s *Store) readAccount(ctx context.Context, id policy.AccountID) (*storedAc
 	if raw == "" {
 		return nil, "", ErrNotFound
 	}
-	stored, err := decodeAccount(raw, id, s.o.Catalogue)
+	stored, err := decodeAccount(raw, id, s.catalogue())
 	if err != nil {
 		return nil, "", errors.Join(ErrUnavailable, err)
 	}

@@ -37,7 +37,7 @@ const benchTimeout = 300 * time.Millisecond
 
 func bubble(t *testing.T, keys int, test func(t *testing.T, b *bench)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		m := miniredis.NewMiniRedis()
 		for i := range keys {
 			if err := m.Set(keyName(i), valueOf(i)); err != nil {

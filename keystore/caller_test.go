@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,7 +128,7 @@ var operations = []operation{
 // trace counts the commands that one change sends to Redis, and calls before
 // each of them. It travels in the context.
 type trace struct {
-	sent   int
+	sent   atomic.Int64
 	before func(number int, command string)
 }
 
@@ -136,8 +137,7 @@ type traceKey struct{}
 func (n *node) traced() *node {
 	n.hook(func(ctx context.Context, cmd redis.Cmder, next func() error) error {
 		if tr, ok := ctx.Value(traceKey{}).(*trace); ok {
-			tr.sent++
-			tr.before(tr.sent, cmd.Name())
+			tr.before(int(tr.sent.Add(1)), cmd.Name())
 		}
 		return next()
 	})

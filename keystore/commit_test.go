@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,16 +242,16 @@ func slot(t *testing.T, client *redis.ClusterClient, key string) int64 {
 var errKilled = errors.New("killed")
 
 // killAfter lets so many scripts through and then nothing any more.
-func (n *node) killAfter(scripts int) (cut *bool) {
-	cut = new(bool)
+func (n *node) killAfter(scripts int) (cut *atomic.Bool) {
+	cut = new(atomic.Bool) // the client's pool asks from goroutines of its own
 	done := 0
 	n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-		if *cut {
+		if cut.Load() {
 			return errKilled
 		}
 		if isScript(cmd.Name()) {
 			if done == scripts {
-				*cut = true
+				cut.Store(true)
 				return errKilled
 			}
 			if err := next(); err != nil { // the server may not know it yet
@@ -357,7 +358,7 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 					_, bystander := n.key(person)
 					cut := victim.killAfter(steps)
 					err := change.do(victim, person, k)
-					if !*cut {
+					if !cut.Load() {
 						if err != nil {
 							t.Fatalf("undisturbed: %v", err)
 						}

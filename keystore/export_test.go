@@ -31,9 +31,6 @@ func SpendersWaiting(s *Store) int {
 	return len(s.combiner.waiting)
 }
 
-// Subscribed reports whether the store hears of the changes of other nodes.
-func Subscribed(s *Store) bool { return s.subscribed.Load() }
-
 // Invalidations counts what the store has heard or made of changes.
 func Invalidations(s *Store) uint64 { return s.keys.generation.Load() + s.accounts.generation.Load() }
 

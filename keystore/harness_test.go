@@ -9,9 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -387,4 +389,13 @@ func mustPrefix(s string) netip.Prefix {
 func (n *node) recordName(token keystore.Token) string {
 	sum := sha256.Sum256([]byte(token.Reveal()))
 	return n.w.options.Prefix + "key:" + hex.EncodeToString(sum[:])
+}
+
+// inBubble runs a test in a synctest bubble, on one processor: the timers of a
+// bubble share one context of the race detector, which two threads that are in
+// it at once bring down (tsan_rtl.cpp: CHECK failed).
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, test)
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -83,7 +82,7 @@ func TestEveryChangeIsBackAfterReopening(t *testing.T) {
 // On a fake clock: a key is dropped when its retention is over, and does not
 // come back, neither with the journal nor with a rewritten one.
 func TestDroppedKeysDoNotComeBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, "embedded")
 		n := w.node()
 		person := n.account("acme")

@@ -102,6 +102,9 @@ type Options struct {
 	MaxKeys     int
 	// Audit says how much of each account's audit trail is kept.
 	Audit AuditKeep
+	// Changed is told of every change that this node makes or hears of; nil for
+	// nobody. It must not wait for anything.
+	Changed func(Change)
 
 	Now func() time.Time
 	Log *zap.Logger
@@ -127,6 +130,7 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
 	budgets    *redis_rate.Limiter
 	combiner   *combiner // of budgets
 	usage      usage
@@ -144,6 +148,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	o.Audit = o.Audit.orDefault()
 	s := &Store{o: o, names: names{o.Prefix}}
+	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -291,4 +296,15 @@ func notNil(err error) error {
 		return nil
 	}
 	return err
+}
+
+func (s *Store) catalogue() policy.Catalogue { return *s.permitted.Load() }
+
+// SetCatalogue replaces the catalogue by which the permissions of accounts are
+// read. Every lookup that begins later goes by the new one.
+func (s *Store) SetCatalogue(c policy.Catalogue) {
+	s.permitted.Store(&c)
+	// What was read before is not remembered from here on; see memories.
+	s.accounts.forgetAll()
+	s.changed(Change{})
 }

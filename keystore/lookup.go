@@ -120,7 +120,7 @@ func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAcco
 		return s.staleAccount(id, begun, err)
 	}
 	if !known || seen.raw != v.raw {
-		stored, err := decodeAccount(v.raw, id, s.o.Catalogue)
+		stored, err := decodeAccount(v.raw, id, s.catalogue())
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"gatehouse/keystore"
@@ -131,7 +130,7 @@ func TestKilledRedisIsUnavailableUntilItIsBack(t *testing.T) {
 		t.Errorf("it took %v to be normal again", d)
 	}
 	n.wantUnknown(goneToken)
-	eventually(t, "changes are heard of again", func() bool { return keystore.Subscribed(n.Store) })
+	eventually(t, "changes are heard of again", func() bool { return n.Store.Hears() })
 }
 
 func (n *node) wantUnavailableConcurrently(token keystore.Token) {
@@ -173,7 +172,7 @@ func TestHangingClusterNode(t *testing.T) {
 		_, token := n.key(person)
 		tokens = append(tokens, token)
 	}
-	eventually(t, "it is subscribed", func() bool { return keystore.Subscribed(n.Store) })
+	eventually(t, "it is subscribed", func() bool { return n.Store.Hears() })
 	for _, token := range tokens {
 		n.works(token)
 	}
@@ -218,7 +217,7 @@ func clusterNode(t *testing.T, key string, n *node) *redisServer {
 // A process that is held up between the journal and the memory of its embedded
 // store, for as long as it may be, goes on as if nothing had been.
 func TestHeldUpEmbeddedStoreGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, "embedded")
 		w.options.Timeout = patience
 		n := w.node()

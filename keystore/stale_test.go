@@ -133,7 +133,7 @@ func TestStaleAnswerIsNotGivenOnceTheRevocationIsHeardOf(t *testing.T) {
 // without: one timeout, also when the account has to be remembered as well.
 func TestStaleAnswerTakesOneTimeout(t *testing.T) {
 	for _, known := range []time.Duration{0, 10 * time.Second} { // since the account was read
-		synctest.Test(t, func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
 			w := newWorld(t, "embedded")
 			w.options.Timeout = patience
 			n := w.node(stale(time.Minute))

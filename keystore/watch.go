@@ -72,16 +72,19 @@ func (s *Store) follow(ctx context.Context) error {
 			s.keys.forgetAll()
 			s.accounts.forgetAll()
 			s.subscribed.Store(true)
+			s.changed(Change{})
 		case *redis.Message:
 			s.forget(m.Payload)
 		}
 	}
 }
 
-// forget empties the caches of what a message says has changed.
+// forget empties the caches of what a message says has changed, and tells of
+// it.
 func (s *Store) forget(message string) {
 	if id, ok := strings.CutPrefix(message, accountChanged); ok {
 		s.accounts.forget(policy.AccountID(id))
+		s.changed(Change{account: policy.AccountID(id)})
 		return
 	}
 	name, ok := strings.CutPrefix(message, keyChanged)
@@ -89,7 +92,9 @@ func (s *Store) forget(message string) {
 	if !ok || err != nil || len(hash) != len(Token{}.hash) {
 		return
 	}
-	s.keys.forget([len(Token{}.hash)]byte(hash))
+	token := [len(Token{}.hash)]byte(hash)
+	s.keys.forget(token)
+	s.changed(Change{token: &token})
 }
 
 // publishKey and publishAccount are the steps by which other nodes hear of a

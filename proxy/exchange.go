@@ -4,19 +4,15 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
 	"gatehouse/policy"
-	"gatehouse/proxy/problem"
 )
 
 // ioPatience is for how long a client may send nothing of a body it owes, or
@@ -79,7 +75,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		h["Connection"] = []string{"close"}
 	}
 	if status < http.StatusOK {
-		stripIdentity(h)
+		cleanAnswer(h)
 	} else if _, given := h["Content-Type"]; !given {
 		h["Content-Type"] = nil // or the server would guess one
 	}
@@ -93,6 +89,14 @@ func (w *responseWriter) WriteHeader(status int) {
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// switched notes that the connection was taken over for another protocol.
+func (w *responseWriter) switched() {
+	w.status = http.StatusSwitchingProtocols
+	if !w.backend.IsZero() {
+		w.upstream = w.now().Sub(w.backend)
+	}
 }
 
 func (w *responseWriter) Write(b []byte) (int, error) {
@@ -116,105 +120,6 @@ func (w *responseWriter) renew() {
 	w.renewed = now
 	// A writer without deadlines, as in tests, has nobody to wait for.
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(wallClock().Add(ioPatience))
-}
-
-// requestBody bounds the body of a request in size and silence, counts it, and
-// remembers what went wrong with it: a backend sees only that it broke off.
-type requestBody struct {
-	body    io.ReadCloser
-	control *http.ResponseController
-	header  http.Header // of the answer
-	// multiplexed: as in responseWriter.
-	multiplexed bool
-	read        atomic.Int64
-
-	mu       sync.Mutex
-	finished bool
-	failure  error
-}
-
-// newRequestBody puts itself in the place of the request's body. A request
-// without one is left alone.
-func newRequestBody(x *exchange, maxBody int64) *requestBody {
-	if x.r.Body == nil || x.r.Body == http.NoBody {
-		return nil
-	}
-	b := &requestBody{
-		body:    http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, maxBody),
-		control: http.NewResponseController(x.w.ResponseWriter), header: x.w.Header(), multiplexed: x.w.multiplexed,
-	}
-	// The server's own request keeps its body: by its type the server knows
-	// whether the connection can carry another request.
-	copied := *x.r
-	copied.Body = b
-	x.r = &copied
-	return b
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	b.deadline(wallClock().Add(ioPatience))
-	n, err := b.body.Read(p)
-	b.read.Add(int64(n))
-	whole := errors.Is(err, io.EOF)
-	if whole || b.multiplexed {
-		// Behind a whole body only the end of the connection is waited for,
-		// without limit. In HTTP/2 a deadline would end the body while the
-		// backend takes its time.
-		b.deadline(time.Time{})
-	}
-	if err != nil && !whole {
-		// The deadline stays: the server reads what is left before it answers.
-		b.mu.Lock()
-		b.failure = err
-		b.mu.Unlock()
-	}
-	return n, err
-}
-
-func (b *requestBody) Close() error { return b.body.Close() }
-
-// deadline is set only while the request is served: a transport may go on
-// reading when the connection already carries the next request.
-func (b *requestBody) deadline(at time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.finished {
-		_ = b.control.SetReadDeadline(at) // not every writer in tests has one
-	}
-}
-
-// finish ends what the body may do to its connection, and counts it.
-func (b *requestBody) finish(r *Record) {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.finished = true
-	r.BytesIn = b.read.Load()
-}
-
-// explain returns the client's own fault where reading its body is what
-// failed, and err otherwise.
-func (b *requestBody) explain(err error) error {
-	if b == nil || err == nil {
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var tooLarge *http.MaxBytesError
-	switch {
-	case b.failure == nil:
-		return err
-	case errors.As(b.failure, &tooLarge):
-		return bodyTooLarge()
-	}
-	b.header.Set("Connection", "close") // nobody knows where the next request begins
-	return &problem.Problem{Code: problem.InvalidRequest, Detail: "The body of this request broke off.", Cause: b.failure}
-}
-
-func bodyTooLarge() error {
-	return problem.New(problem.BodyTooLarge, "The body of this request is larger than this gateway accepts.")
 }
 
 // maxRequestID bounds a request id from a trusted proxy.
@@ -247,13 +152,16 @@ func isPlainID(s string) bool {
 	return true
 }
 
-// methodName is the method for logs: one that a route can name, or "other". A
-// client could put anything there, a token too.
+// otherMethod stands for every method that no route can name.
+const otherMethod = "other"
+
+// methodName is the method for logs: one that a route can name, or otherMethod.
+// A client could put anything there, a token too.
 func methodName(method string) string {
 	if slices.Contains(routeMethods(), method) {
 		return method
 	}
-	return "other"
+	return otherMethod
 }
 
 // traceparent continues the trace of a trusted proxy, or begins one that is

@@ -8,6 +8,9 @@ import (
 // IsHost is for tests.
 var IsHost = isHost
 
+// AcceptKey is for backends of the tests that answer handshakes.
+var AcceptKey = acceptKey
+
 // FailureSlots is how many budgets for failures there are.
 const FailureSlots = failureSlots
 

@@ -1,13 +1,12 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"time"
 
 	"gatehouse/proxy/problem"
 )
@@ -26,36 +25,64 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 		// net/url would spell the path in another way than it was matched.
 		return problem.New(problem.AmbiguousPath, "The path of this request is ambiguous: it has more than one spelling.")
 	}
-	t := u.pick()
-	t.inFlight.Add(1)
-	defer t.inFlight.Add(-1)
-
-	// ReverseProxy hands an upgrade on; without the header there is none.
+	if u.inFlight.Add(1) > u.maxInFlight {
+		u.inFlight.Add(-1)
+		return overloaded()
+	}
+	defer u.inFlight.Add(-1)
+	x := a.exchange
+	// ReverseProxy hands an upgrade on; without the header there is none. See
+	// rewrite for the one that is allowed.
 	delete(r.Header, "Upgrade")
+	r, cancel := x.beginCall(r)
+	defer cancel()
+	defer x.unwatch()
+	t := u.newAttempt(r, a)
+	defer t.end()
+
 	var failure error
+	var upgraded *http.Response
+	var backend io.ReadWriteCloser
 	forward := httputil.ReverseProxy{
-		Rewrite:        func(p *httputil.ProxyRequest) { u.rewrite(p, t, a) },
-		ModifyResponse: cleanResponse,
-		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
-		Transport:      u.transport,
-		BufferPool:     u.buffers,
-		ErrorLog:       u.errorLog,
+		Rewrite: func(p *httputil.ProxyRequest) { u.rewrite(p, a) },
+		ModifyResponse: func(answer *http.Response) error {
+			if conn, is := answer.Body.(io.ReadWriteCloser); is && x.upgrade && answer.StatusCode == http.StatusSwitchingProtocols {
+				upgraded, backend = answer, conn
+				answer.Body = http.NoBody // which ReverseProxy closes
+				cleanHeaders(answer)
+				return errUpgraded
+			}
+			if err := cleanResponse(answer); err != nil {
+				return err
+			}
+			x.watchAnswer(answer)
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
+		Transport:    t,
+		BufferPool:   u.buffers,
+		ErrorLog:     u.errorLog,
 	}
 	forward.ServeHTTP(w, r)
-	stripTrailers(w.Header())
-	if failure == nil {
-		return nil
+	switch p := x.ending(); {
+	case errors.Is(failure, errUpgraded):
+		return u.tunnel(w, x, upgraded, backend)
+	case failure != nil && p != nil:
+		return p
+	case failure != nil:
+		return t.explain(failure)
 	}
-	return explainFailure(r.Context(), failure)
+	stripTrailers(w.Header())
+	x.endCall()
+	return nil
 }
 
 // rewrite makes the request that the backend gets: what the client sent, byte
 // for byte, less what is withheld, plus what the gateway knows. It runs after
 // ReverseProxy has removed hop-by-hop headers, so that a client's Connection
 // header cannot remove ours.
-func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
+func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	x, out := a.exchange, p.Out
-	out.URL.Scheme, out.URL.Host = t.url.Scheme, t.url.Host
 	out.URL.RawQuery = x.query // ReverseProxy has dropped what it could not parse
 	out.Host = p.In.Host
 	out.Trailer = nil
@@ -77,12 +104,10 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, t *target, a Access) {
 	set.set("X-Forwarded-Host", p.In.Host)
 	set.set("X-Forwarded-Proto", x.from.scheme(p.In))
 	set.set("Traceparent", trace)
-
-	// A backend that answers HEAD with a body, as many do by mistake, leaves it
-	// on the connection, where it would be the next request's answer.
-	out.Close = out.Method == http.MethodHead
-	if !a.Permission.SafeToRepeat() {
-		sendOnce(out)
+	if x.upgrade {
+		out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	} else {
+		stripWebSocket(out.Header)
 	}
 }
 
@@ -122,32 +147,29 @@ func cleanResponse(r *http.Response) error {
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return errSwitched
 	}
+	cleanHeaders(r)
+	return nil
+}
+
+func cleanHeaders(r *http.Response) {
 	for _, h := range []http.Header{r.Header, r.Trailer} {
-		stripIdentity(h)
+		cleanAnswer(h)
 		delete(h, "X-Request-Id") // ours is on the answer already
 	}
-	return nil
 }
 
 // stripTrailers does the same to trailers that the backend did not announce.
 func stripTrailers(h http.Header) {
 	for name := range h {
 		trailer, is := strings.CutPrefix(name, http.TrailerPrefix)
-		if is && (isIdentity(trailer) || trailer == "X-Request-Id") {
+		if is && (isIdentity(trailer) || trailer == "X-Request-Id" || !isSendable(trailer, h[name])) {
 			delete(h, name)
 		}
 	}
 }
 
-// explainFailure says what became of a request that got no answer.
-func explainFailure(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return errors.Join(errClientGone, err)
-	}
-	var op *net.OpError
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() && (!errors.As(err, &op) || op.Op != "dial") {
-		return &problem.Problem{Code: problem.UpstreamTimeout, Detail: "The product behind this gateway did not answer in time.", Cause: err}
-	}
-	return &problem.Problem{Code: problem.UpstreamUnreachable, Detail: "The product behind this gateway could not be reached.", Cause: err}
+func overloaded() error {
+	p := problem.New(problem.UpstreamOverloaded, "The product behind this gateway has too many requests at once.")
+	p.RetryAfter = time.Second
+	return p
 }

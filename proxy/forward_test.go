@@ -20,7 +20,7 @@ func TestTargetArrivesByteForByte(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{
 		"/proxy-list", "/proxy-list?", "/proxy-list??", "/proxy-list?a=1&a=2&b", "/proxy-list?a;b=1;c", "/proxy-list?%zz", "/proxy-list?a=%",
-		"/proxy-list?%2e%2E%2f", "/proxy-list?a=%20+b&=&&=x&", "/proxy-list?q=ä\xff", "/proxy-list?a=b?c/../d//e", `/proxy-list?"<>\^{|}` + "`",
+		"/proxy-list?%2e%2E%2f", "/proxy-list?a=%20+b&=&&=x&", "/proxy-list?a=b?c/../d//e", `/proxy-list?"<>\^{|}` + "`",
 		"/proxy-list?" + strings.Repeat("a&", 20_000),
 		"/proxy-list?api-token=" + good,
 		"/files/a/b/", "/files/", "/files/%20%22%C3%A4", "/files/!$&'()*+,=:@-._~", "/files/%25", "/files/a%40b%3A", "/files/%5B%5D|"[:13],

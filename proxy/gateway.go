@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,11 +43,21 @@ type Options struct {
 	Origins []string
 	// Used is told of every request that is let through; nil for nobody. It
 	// must not wait for anything.
-	Used    func(key policy.KeyID, account policy.AccountID, at time.Time)
-	Records Recorder
+	Used func(key policy.KeyID, account policy.AccountID, at time.Time)
+	// Live watches over requests that last; nil for nobody.
+	Live *Live
+	// ProtocolTokens lets a WebSocket present its token as the subprotocol
+	// gatehouse.token.TOKEN, as browsers must.
+	ProtocolTokens bool
+	Records        Recorder
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
-	Now     func() time.Time
+	// MaxHeaderLines is how many header lines a request may have; 0: any number.
+	MaxHeaderLines int
+	// MinBodyRate is how many bytes a second the client must send of a body, but
+	// for its first seconds; 0: any number.
+	MinBodyRate int64
+	Now         func() time.Time
 }
 
 // Gateway answers product and key API requests. It is immutable, and may be
@@ -75,6 +86,12 @@ type exchange struct {
 	record Record
 	route  *Route        // nil until one matched
 	caller policy.Caller // without a key until that is known
+	token  keystore.Token
+	asked  policy.Request // what was decided on
+	// upgrade: the request opens a WebSocket.
+	upgrade bool
+	live    *Live
+	lasting *liveRequest // nil while nobody watches over it
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -88,7 +105,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, from: g.o.Addresses.of(r)}
+	x := &exchange{r: r, from: g.o.Addresses.of(r), live: g.o.Live}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Reason: reasonAllowed,
@@ -112,6 +129,9 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 // serve is the way of a request, in the order of the contract. Every error is
 // a refusal, and until the last line nothing has reached a backend.
 func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
+	if err := g.isRequest(x); err != nil {
+		return err
+	}
 	if x.path, x.query, err = splitTarget(x.r); err != nil {
 		return err
 	}
@@ -131,6 +151,12 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 		return err
 	}
 	x.record.Permission = needs
+	if x.upgrade, err = upgrade(x.r, route); err != nil {
+		return err
+	}
+	if err := g.takeProtocolToken(x); err != nil {
+		return err
+	}
 	entry, err := g.identify(ctx, x)
 	if err != nil {
 		return err
@@ -140,9 +166,8 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	x.w.retiring(entry.Key)
 
 	subaccount := route.Subaccount(x.path)
-	decision := policy.Decide(policy.Request{
-		At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs,
-	}, entry.Key, entry.Account)
+	x.asked = policy.Request{At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs}
+	decision := policy.Decide(x.asked, entry.Key, entry.Account)
 	if !decision.Allowed() {
 		return problem.Refused(decision)
 	}
@@ -196,6 +221,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 	if err != nil {
 		return keystore.Entry{}, g.invalidToken(x)
 	}
+	x.token = token
 	begun := g.o.Now()
 	entry, err := g.o.Keys.Lookup(ctx, token)
 	x.record.Lookup = g.o.Now().Sub(begun)
@@ -223,10 +249,11 @@ func (g *Gateway) invalidToken(x *exchange) error {
 
 // hand gives the request to its backend.
 func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
-	if x.r.ContentLength > g.o.MaxBody {
+	maxBody := cmp.Or(route.maxBody, g.o.MaxBody)
+	if x.r.ContentLength > maxBody {
 		return bodyTooLarge()
 	}
-	body := newRequestBody(x, g.o.MaxBody)
+	body := newRequestBody(x, maxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
 	x.w.backend = g.o.Now()
 	if route.own {
@@ -250,6 +277,15 @@ func (x *exchange) fail(err error) {
 	if x.w.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
+	x.answer(p)
+}
+
+// answer answers with a problem, in the words of the client's protocol.
+func (x *exchange) answer(p *problem.Problem) {
+	if isGRPC(x.r) {
+		problem.WriteGRPC(x.w, p)
+		return
+	}
 	problem.Write(x.w, p, x.record.RequestID)
 }
 
@@ -263,7 +299,7 @@ func (g *Gateway) end(x *exchange) {
 		p := problem.Internal(cause)
 		x.record.refuse(p)
 		if x.w.status == 0 {
-			problem.Write(x.w, p, x.record.RequestID)
+			x.answer(p)
 			aborted = false
 		}
 	}

@@ -322,10 +322,16 @@ func TestStepsComeInTheOrderOfTheContract(t *testing.T) {
 func TestServerAnswersNothingPastTheGateway(t *testing.T) {
 	t.Parallel()
 	g := start(t)
-	for _, target := range []string{"OPTIONS *", "GET http://api.example.com" + product + "/proxy-list", "CONNECT api.example.com:443"} {
+	for _, target := range []string{"OPTIONS *", "GET http://api.example.com" + product + "/proxy-list"} {
 		a, record := g.do(target + " HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\nApi-Token: " + good + "\r\n\r\n")
 		if a.Status != http.StatusBadRequest || record.Reason != "ambiguous_path" {
 			t.Errorf("%s: answered %d %s, want 400 ambiguous_path", target, a.Status, record.Reason)
+		}
+	}
+	for _, target := range []string{"CONNECT api.example.com:443", "CONNECT /", "PROPFIND " + product + "/proxy-list", "REFUSED /", "get /"} {
+		a, record := g.do(target + " HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\nApi-Token: " + good + "\r\n\r\n")
+		if a.Status != http.StatusNotImplemented || record.Reason != "method_not_implemented" {
+			t.Errorf("%s: answered %d %s, want 501 method_not_implemented", target, a.Status, record.Reason)
 		}
 	}
 	g.backend.sawNothing(t)

@@ -33,6 +33,7 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy"
+	"gatehouse/proxy/wire"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -165,6 +166,7 @@ type gate struct {
 	records  records
 	registry *prometheus.Registry
 	log      *lockedBuffer
+	stop     func() // ends all of it before the test ends
 }
 
 // start runs a gateway in front of a backend that remembers what it saw.
@@ -172,11 +174,34 @@ func start(t testing.TB, changes ...func(*setup)) *gate {
 	t.Helper()
 	g := newGate(t, changes...)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = proxy.NewServer(g.gateway, 64<<10, discardLog())
+	server.Config = proxy.NewServer(g.gateway, serverOptions())
+	server.Listener = guarded(t, server.Listener, wire.Options{})
 	server.Start()
 	t.Cleanup(server.Close)
+	closeUpstream := g.stop
+	g.stop = func() {
+		server.Close()
+		closeUpstream()
+		g.backend.stop()
+	}
 	g.addr = server.Listener.Addr().String()
 	return g
+}
+
+// serverOptions are those of the tests.
+func serverOptions() proxy.ServerOptions {
+	return proxy.ServerOptions{MaxHeader: 64 << 10, HeaderTimeout: patience, IdleTimeout: patience, MaxStreams: 100, ErrorLog: discardLog()}
+}
+
+// guarded is the listener of a gateway in front of l.
+func guarded(t testing.TB, l net.Listener, o wire.Options) net.Listener {
+	t.Helper()
+	o.Limits, o.HeadTimeout = wire.Limits{Bytes: 64 << 10, Lines: 100}, patience
+	w, err := wire.Listen(l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 // newGate is start without a server; see serve.
@@ -203,7 +228,7 @@ func newGate(t testing.TB, changes ...func(*setup)) *gate {
 			t.Fatal(err)
 		}
 		t.Cleanup(upstream.Close)
-		s.backend = upstream
+		s.backend, g.stop = upstream, upstream.Close
 	}
 	s.options.Keys = s.keys
 	if s.options.Routes == nil {

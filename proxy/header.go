@@ -3,7 +3,10 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // withheld are the request headers that never reach a backend as the client
@@ -15,8 +18,9 @@ func withheld() []string {
 		"api-token", "authorization", "proxy", "upgrade", "host", "content-length", "transfer-encoding",
 		"forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-remote-ip", "x-remote-addr", "x-originating-ip",
 		"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "client-ip",
-		"x-original-url", "x-original-uri", "x-rewrite-url", "x-original-host", "x-host",
-		"x-http-method", "x-http-method-override", "x-method-override",
+		"x-original-url", "x-original-uri", "x-original-path", "x-rewrite-url", "x-override-url", "x-envoy-original-path", "x-original-host", "x-host",
+		"x-http-method", "x-http-method-override", "x-method-override", "x-original-method", "x-middleware-subrequest",
+		"x-envoy-external-address", "x-azure-clientip", "x-appengine-user-ip", "x-proxyuser-ip", "http2-settings",
 		"x-request-id", "traceparent",
 	}
 }
@@ -62,12 +66,21 @@ func (f headerFilter) withholds(name string) bool {
 // isIdentity reports whether a header could be read as one of Gatehouse's own.
 func isIdentity(name string) bool { return hasPrefixFolded(name, "x-gatehouse-") }
 
-func stripIdentity(h http.Header) {
-	for name := range h {
-		if isIdentity(name) {
+// cleanAnswer removes from what a backend answers what could be read as
+// Gatehouse's own word, and what is no header: net/http takes control characters
+// from backends and hands them on.
+func cleanAnswer(h http.Header) {
+	for name, values := range h {
+		if isIdentity(name) || !isSendable(name, values) {
 			delete(h, name)
 		}
 	}
+}
+
+func isSendable(name string, values []string) bool {
+	return httpguts.ValidHeaderFieldName(name) && !slices.ContainsFunc(values, func(value string) bool {
+		return !httpguts.ValidHeaderFieldValue(value)
+	})
 }
 
 // hasPrefixFolded compares ASCII letters in either case, and everything that is

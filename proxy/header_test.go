@@ -90,7 +90,7 @@ func TestHopByHopHeadersEndAtTheGateway(t *testing.T) {
 	g.do(strings.Replace(request("POST", product+"/settings", "3\r\nabc\r\n0\r\nX-Trailer: evil\r\n\r\n",
 		"Keep-Alive: evil", "Proxy-Connection: evil", "Proxy-Authenticate: evil", "Upgrade: evil", "HTTP2-Settings: evil", "X-Named: evil", "x-other: evil",
 		"Connection: X-Named, HTTP2-Settings,Upgrade", "Connection: X-Other", "TE: gzip, evil", "Trailer: X-Trailer", "Transfer-Encoding: chunked"),
-		"Content-Length: 29\r\n", "", 1))
+		"Content-Length: 30\r\n", "", 1))
 	saw, raw := g.backend.one(t)
 	if strings.Contains(raw, "evil") || strings.Contains(raw, "X-Trailer") || saw.Header.Get("Te") != "" || saw.Header.Get("Connection") != "" {
 		t.Errorf("the backend saw %q", raw)
@@ -378,7 +378,7 @@ func TestHTTP2(t *testing.T) {
 	t.Parallel()
 	g := newGate(t)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = proxy.NewServer(g.gateway, 64<<10, discardLog())
+	server.Config = proxy.NewServer(g.gateway, serverOptions())
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)

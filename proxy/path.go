@@ -20,7 +20,7 @@ func splitTarget(r *http.Request) (path, query string, err error) {
 		return "", "", problem.New(problem.AmbiguousPath, "The request target must be a path that begins with a slash.")
 	}
 	path, query, _ = strings.Cut(target, "?")
-	if strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == '#' || r == 0x7f }) {
+	if strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == '#' || r >= 0x7f }) {
 		return "", "", problem.New(problem.AmbiguousQuery, "The query of this request has a character that must not stand there as it is.")
 	}
 	if !isHost(r.Host) {

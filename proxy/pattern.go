@@ -27,8 +27,12 @@ func compile(spec RouteSpec) ([]*Route, error) {
 		return nil, fmt.Errorf("route %q: %w", spec.Match, err)
 	}
 	base := Route{
-		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused, limit: spec.Limit,
-		open: strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
+		webSocket: spec.WebSocket,
+		timeout:   spec.Timeout,
+		maxBody:   spec.MaxBody,
+		open:      strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
+		limit:     spec.Limit,
 	}
 	for i, name := range names {
 		if name == subaccountName {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"gatehouse/policy"
 	"gatehouse/proxy/problem"
@@ -26,6 +27,13 @@ type RouteSpec struct {
 	ByMethod   map[string]policy.Permission
 	ByQuery    QueryRule
 	Backend    Backend
+	// MaxBody is the largest request body, in bytes; 0: as Options.MaxBody says.
+	MaxBody int64
+	// WebSocket allows requests to be upgraded, to WebSocket and nothing else.
+	WebSocket bool
+	// Timeout is how long an upstream may take until the headers of its answer;
+	// 0: as long as the upstream says.
+	Timeout time.Duration
 	// Limit is for what each key asks of this route, in the place of every
 	// other limit of its requests; nil for none of its own.
 	Limit *Limiter
@@ -61,8 +69,11 @@ type Route struct {
 	names      map[int]string
 	own        bool
 	open       bool // the pattern does not end with a word
+	webSocket  bool
 	backend    Backend
 	refused    RefusedFunc
+	timeout    time.Duration // 0: the upstream's
+	maxBody    int64         // 0: the gateway's
 	limit      *Limiter
 }
 

@@ -2,13 +2,12 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
-	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,133 +15,147 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	// copyBufferSize is that of the buffers in which answers are copied.
-	copyBufferSize = 32 << 10
-	// idlePerTarget is how many idle connections are kept for each target, for
-	// hundreds of concurrent requests without new connections.
-	idlePerTarget = 1024
-	// maxResponseHeader bounds the headers of a backend's answer, in bytes.
-	maxResponseHeader = 256 << 10
-	dialTimeout       = 5 * time.Second
-)
+// copyBufferSize is that of the buffers in which answers are copied.
+const copyBufferSize = 32 << 10
 
-// UpstreamOptions says where a product's backends are.
+// UpstreamOptions says where a product's backends are. Name, Targets, Timeout
+// and Log must be given; the zero value of the others means what is said there.
 type UpstreamOptions struct {
 	Name string
-	// Targets are http or https URLs of nothing but a host.
+	// Targets are http, https or h2c URLs of nothing but a host.
 	Targets []*url.URL
-	// Timeout is how long a backend may take until the headers of its answer.
+	// TLS is for https targets; nil trusts the certificates of the system.
+	TLS *tls.Config
+	// Timeout is how long a backend may take from the whole request until the
+	// headers of its answer. A route may say otherwise.
 	Timeout time.Duration
+	// MaxInFlight is how many requests there may be at once; 0: 10,000.
+	MaxInFlight int
+	// MaxConnectionAge is for how long a connection gets new requests, or up to
+	// a fifth less; 0: five minutes. Names are looked up for each connection.
+	MaxConnectionAge time.Duration
+	// Ejection: 0 is five failures, one second and one minute.
+	Ejection Ejection
+	// HealthCheck asks each target how it is; nil does not.
+	HealthCheck *HealthCheck
 	// AddressHeader is the header that trusted proxies name the client in.
 	AddressHeader string
-	Log           *zap.Logger
+	// Metrics counts; nil does not.
+	Metrics *UpstreamMetrics
+	// Now is the clock of ejections and of the age of connections; nil: the
+	// wall's.
+	Now func() time.Time
+	Log *zap.Logger
+}
+
+// withDefaults fills in what was left out.
+func (o UpstreamOptions) withDefaults() UpstreamOptions {
+	setDefault(&o.MaxInFlight, 10_000)
+	setDefault(&o.MaxConnectionAge, 5*time.Minute)
+	setDefault(&o.Ejection.Failures, 5)
+	setDefault(&o.Ejection.Backoff, time.Second)
+	setDefault(&o.Ejection.MaxBackoff, time.Minute)
+	if o.Now == nil {
+		o.Now = wallClock
+	}
+	o.Log = o.Log.With(zap.String("upstream", o.Name))
+	return o
+}
+
+func setDefault[T int | time.Duration](setting *T, otherwise T) {
+	if *setting == 0 {
+		*setting = otherwise
+	}
 }
 
 // Upstream is a Backend that forwards to one of several targets, to the less
 // busy one of two that are chosen at random. It may be used concurrently.
 type Upstream struct {
-	targets   []*target
-	transport *http.Transport
-	filter    headerFilter
-	buffers   *BufferPool
-	errorLog  *log.Logger
-}
+	name         string
+	targets      []*target
+	timeout      time.Duration
+	maxInFlight  int64
+	mayMultiplex bool // some target may speak HTTP/2
+	filter       headerFilter
+	buffers      *BufferPool
+	errorLog     *log.Logger
+	now          func() time.Time
+	retried      func()
 
-type target struct {
-	url      *url.URL
 	inFlight atomic.Int64
+	down     atomic.Int64 // how many targets are
+	close    func()
 }
 
-// NewUpstream makes an upstream with a pool of connections of its own, which
-// Close ends.
+// NewUpstream makes an upstream with connections and health checks of its own,
+// which Close ends.
 func NewUpstream(o UpstreamOptions) (*Upstream, error) {
 	if len(o.Targets) == 0 || o.Timeout <= 0 || o.Log == nil {
 		return nil, fmt.Errorf("upstream %s: an option is missing", o.Name)
 	}
-	u := &Upstream{filter: newHeaderFilter(o.AddressHeader), buffers: &BufferPool{}, transport: NewTransport(o.Timeout)}
-	for _, t := range o.Targets {
-		if (t.Scheme != "http" && t.Scheme != "https") || t.Host == "" || t.Path != "" || t.RawQuery != "" || t.User != nil {
-			return nil, fmt.Errorf("upstream %s: target %s is more or less than scheme and host", o.Name, t.Redacted())
-		}
-		u.targets = append(u.targets, &target{url: t})
+	o = o.withDefaults()
+	u := &Upstream{
+		name: o.Name, timeout: o.Timeout, maxInFlight: int64(o.MaxInFlight), filter: newHeaderFilter(o.AddressHeader), buffers: &BufferPool{},
+		now: o.Now, retried: o.Metrics.countRetries(o.Name),
 	}
-	quiet, err := zap.NewStdLogAt(o.Log.With(zap.String("upstream", o.Name)), zap.DebugLevel)
+	for _, at := range o.Targets {
+		t, err := newTarget(at, o)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
+		}
+		t.onDown, t.onEject = func(change int64) { u.down.Add(change) }, o.Metrics.countEjections(o.Name, t.name)
+		u.mayMultiplex = u.mayMultiplex || t.spoken != schemeHTTP
+		u.targets = append(u.targets, t)
+	}
+	quiet, err := zap.NewStdLogAt(o.Log, zap.DebugLevel)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("upstream %s: log", o.Name), err)
 	}
 	u.errorLog = quiet
+	if o.TLS != nil && o.TLS.InsecureSkipVerify {
+		o.Log.Warn("the certificates of this upstream are not verified: whoever is on the way to it can read and change everything")
+	}
+	o.Metrics.add(u)
+	stop := u.checkHealth(o.HealthCheck)
+	u.close = sync.OnceFunc(func() {
+		stop()
+		o.Metrics.remove(u)
+	})
 	return u, nil
 }
 
-// NewTransport is tuned for a gateway: as many connections as there are
-// requests, kept for reuse, bytes as they come, no proxy from the environment.
-// The headers of an answer must arrive within the timeout.
-func NewTransport(timeout time.Duration) *http.Transport {
-	dialer := &net.Dialer{Timeout: min(timeout, dialTimeout), KeepAlive: 15 * time.Second}
-	return &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return &patientConn{Conn: conn, patience: timeout}, nil
-		},
-		TLSHandshakeTimeout:    dialTimeout,
-		ResponseHeaderTimeout:  timeout,
-		ExpectContinueTimeout:  time.Second,
-		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    idlePerTarget,
-		MaxResponseHeaderBytes: maxResponseHeader,
-		DisableCompression:     true,
-		Protocols:              http1Only(),
+// Close stops the health checks and closes the idle connections. Requests under
+// way go on, and their connections close behind them.
+func (u *Upstream) Close() {
+	u.close()
+	for _, t := range u.targets {
+		t.pool.Load().CloseIdleConnections()
 	}
 }
 
-func http1Only() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
+// targetNames are the labels of metrics.
+func (u *Upstream) targetNames() []string {
+	names := make([]string, len(u.targets))
+	for i, t := range u.targets {
+		names[i] = t.name
+	}
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
-// pick takes the target with fewer requests in flight of two random ones.
-func (u *Upstream) pick() *target {
-	if len(u.targets) == 1 {
-		return u.targets[0]
+// checkHealth returns what stops it.
+func (u *Upstream) checkHealth(h *HealthCheck) (stop func()) {
+	if h == nil {
+		return func() {}
 	}
-	first := rand.IntN(len(u.targets))      // #nosec G404 -- balancing needs no secrecy
-	second := rand.IntN(len(u.targets) - 1) // #nosec G404 -- balancing needs no secrecy
-	if second >= first {
-		second++
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, t := range u.targets {
+		running.Go(func() { t.watch(ctx, *h, u.now) })
 	}
-	a, b := u.targets[first], u.targets[second]
-	if b.inFlight.Load() < a.inFlight.Load() {
-		return b
+	return func() {
+		cancel()
+		running.Wait()
 	}
-	return a
-}
-
-// Close closes the idle connections.
-func (u *Upstream) Close() { u.transport.CloseIdleConnections() }
-
-// patientConn gives up writing to a backend that has stopped reading, for
-// which http.Transport has no timeout.
-type patientConn struct {
-	net.Conn
-	patience time.Duration
-	renewed  time.Time // writes come one after the other
-}
-
-// Write moves the deadline once a second, which is exact enough, and keeps
-// small requests on a busy connection free of it.
-func (c *patientConn) Write(b []byte) (int, error) {
-	if now := wallClock(); now.Sub(c.renewed) >= time.Second {
-		if err := c.SetWriteDeadline(now.Add(c.patience + time.Second)); err != nil {
-			return 0, err
-		}
-		c.renewed = now
-	}
-	return c.Conn.Write(b)
 }
 
 // BufferPool lends buffers for copying answers, as httputil.ReverseProxy wants

@@ -48,11 +48,13 @@ func newBackend(t testing.TB) *backend {
 	b := &backend{t: t, listener: l, arrived: make(chan arrival, 1000)}
 	b.says(okAnswer)
 	b.wg.Go(b.listen)
-	t.Cleanup(func() {
-		_ = l.Close()
-		b.wg.Wait()
-	})
+	t.Cleanup(b.stop)
 	return b
+}
+
+func (b *backend) stop() {
+	_ = b.listener.Close()
+	b.wg.Wait()
 }
 
 // says makes the backend answer everything with the same bytes.
@@ -169,7 +171,7 @@ func TestUpstreamNeedsPlainTargets(t *testing.T) {
 		{"http://[::1]:80", true},
 		{"backend:80", false},
 		{"ftp://backend", false},
-		{"h2c://backend", false},
+		{"h2c://backend", true},
 		{"http://", false},
 		{"http://backend/", false},
 		{"http://backend/base", false},

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"maps"
 	"net/http"
 	"net/http/pprof"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -24,7 +22,7 @@ const (
 
 // newAdmin makes the operators' server. Without an admin token it has no
 // /admin/v1.
-func (n *node) newAdmin(errorLog *log.Logger) (*http.Server, error) {
+func (n *node) newAdmin(errorLog *log.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answerPlain(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { answerPlain(w, n.ready(r.Context())) })
@@ -34,24 +32,18 @@ func (n *node) newAdmin(errorLog *log.Logger) (*http.Server, error) {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	if n.config.AdminToken != "" {
-		products := make([]string, 0, len(n.config.Products))
-		for _, p := range n.config.Products {
-			products = append(products, p.Name)
+	mux.HandleFunc(adminapi.Prefix, func(w http.ResponseWriter, r *http.Request) {
+		api := n.current.Load().admin
+		if api == nil {
+			http.NotFound(w, r)
+			return
 		}
-		api, err := adminapi.New(adminapi.Options{
-			Store: n.store, Audit: n.store, Token: string(n.config.AdminToken), Catalogue: n.catalogue, Products: products,
-			Plans: slices.Sorted(maps.Keys(n.config.Plans)), Now: time.Now, Log: n.log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		mux.Handle(adminapi.Prefix, api)
-	}
+		api.ServeHTTP(w, r)
+	})
 	return &http.Server{
 		Handler: mux, ErrorLog: errorLog, ReadHeaderTimeout: adminReadTimeout, ReadTimeout: adminReadTimeout,
 		WriteTimeout: adminWriteTimeout, IdleTimeout: 2 * time.Minute,
-	}, nil
+	}
 }
 
 var errDraining = errors.New("draining")

@@ -102,11 +102,10 @@ func (d *table) testPath(t *testing.T) {
 	}
 	rows = append(rows,
 		row{"the server itself", func(r request) request { return r.at("OPTIONS", "*") }, ambiguous},
-		row{"CONNECT", func(r request) request { return r.at("CONNECT", "127.0.0.1:22") }, ambiguous},
+		row{"CONNECT", func(r request) request { return r.at("CONNECT", "127.0.0.1:22") }, notImplemented},
 		row{"fragment", func(r request) request { return r.at("GET", proxyListOfA+"?a=1#b") }, refusal{status: 400, code: "ambiguous_query"}},
 	)
 	d.run(t, d.base(), d.key.who(subA, "datacenter_shared:read"), rows)
-	// What is no request for net/http gets its own plain 400.
 	for _, path := range []string{"/serp/v1/%zz", "/serp/v1/%", "/serp/v1/%4", "/serp/v1/a\x00b", "/serp/v1/a\tb", "/serp/v1/a b", "serp", ""} {
 		before := d.counts()
 		if got := d.send(t, d.base().at("GET", path)); got.status != http.StatusBadRequest || got.header.Get("Location") != "" {
@@ -126,21 +125,28 @@ func (d *table) testPath(t *testing.T) {
 	}
 }
 
+// notImplemented is the answer to a method that nobody could ask for.
+var notImplemented = refusal{status: 501, code: "method_not_implemented"}
+
 func (d *table) testRoute(t *testing.T) {
 	nothing := refusal{status: 404, code: "unknown_route"}
 	wrong := func(method, target, allow string) row {
 		return row{method + " " + target, func(r request) request { return r.at(method, target) }, refusal{status: 405, code: "method_not_allowed", allow: allow}}
 	}
+	unknown := func(method, target string) row {
+		return row{method + " " + target, func(r request) request { return r.at(method, target) }, notImplemented}
+	}
 	d.run(t, d.base(), d.key.who(subA, "datacenter_shared:read"), []row{
 		target("/", nothing), target("/v4", nothing), target("/serp/v1", nothing), target("/serp/v2/x", nothing), target("/admin/v1/accounts", nothing),
 		target("/metrics", nothing), target("/readyz", nothing), target("/debug/pprof/", nothing), target("/v4/account/"+subA, nothing),
 		wrong("POST", proxyListOfA, "GET, HEAD"),
-		wrong("get", proxyListOfA, "GET, HEAD"),
+		unknown("get", proxyListOfA),
 		wrong("OPTIONS", proxyListOfA, "GET, HEAD"),
 		wrong("PUT", "/serp/v1/x", "DELETE, GET, HEAD, POST"),
 		wrong("GET", subusersOfA+"/7", "DELETE"),
 		wrong("DELETE", whitelistOfA+"?type=remove", "GET, HEAD"),
-		wrong("PURGE", "/v4/account/"+subA+"/details", "GET, HEAD, PUT"),
+		unknown("PURGE", "/v4/account/"+subA+"/details"),
+		wrong("TRACE", "/v4/account/"+subA+"/details", "GET, HEAD, PUT"),
 	})
 	d.forwards(t, d.base().at("HEAD", proxyListOfA), d.key.who(subA, "datacenter_shared:read"))
 }

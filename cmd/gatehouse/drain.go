@@ -11,13 +11,7 @@ import (
 
 // serve begins to answer on both listeners.
 func (n *node) serve() {
-	go func() {
-		if n.gateway.TLSConfig != nil {
-			n.failed <- n.gateway.ServeTLS(n.public, "", "")
-			return
-		}
-		n.failed <- n.gateway.Serve(n.public)
-	}()
+	go func() { n.failed <- n.gateway.Serve(n.guarded) }()
 	go func() { n.failed <- n.admin.Serve(n.private) }()
 }
 
@@ -34,7 +28,10 @@ func (n *node) wait(ctx context.Context) error {
 	n.log.Info("draining", zap.Duration("grace", n.config.ShutdownGrace))
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.config.ShutdownGrace)
 	defer cancel()
-	err := n.gateway.Shutdown(grace)
+	// A server does not know of the WebSockets that were opened through it.
+	left := make(chan error, 1)
+	go func() { left <- n.live.Load().Drain(grace) }()
+	err := errors.Join(n.gateway.Shutdown(grace), <-left)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close())
 	}

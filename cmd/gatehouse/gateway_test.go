@@ -33,6 +33,8 @@ type settings struct {
 	Plans         string // YAML of plans
 	Serp          string // YAML of the limit of the route /serp/v1/
 	Origins       string // YAML of cors.origins
+	Inbound       string // more YAML of limits, with a comma in front
+	H2C           bool
 	Grace         string
 	Level         string
 	Delegation    string // YAML of delegation
@@ -42,6 +44,10 @@ type settings struct {
 	// /NAME/ like that of /serp/v1/.
 	Others       map[string]string
 	OtherTimeout string // theirs; a second by default
+	// Lines of YAML that are added to the sections of these names.
+	Products, Upstreams, Routes string
+	Token                       string // YAML of token
+	Plain                       bool   // without the race detector
 
 	Listen, AdminListen string // chosen by the harness
 }
@@ -57,6 +63,8 @@ listen: "{{.Listen}}"
 admin_listen: "{{.AdminListen}}"
 admin_token: "{{if ne .AdminToken "-"}}{{.AdminToken}}{{end}}"
 tls: {{.TLS}}
+listen_h2c: {{.H2C}}
+token: {{.Token}}
 shutdown_grace: {{.Grace}}
 store:
   {{.Store}}
@@ -67,13 +75,16 @@ products:
   residential: {label: Residential, actions: [read, write, delete]}
   serp_api: {label: SERP API, actions: [read, write, delete]}
   subaccount: {label: Subaccounts, actions: [read, write]}
+{{.Products}}
 upstreams:
+{{.Upstreams}}
   datacenter: {targets: ["http://{{.Datacenter}}"]}
   residential: {targets: ["http://{{.Residential}}"]}
 {{- range $name, $target := .Others}}
   {{$name}}: {targets: ["http://{{$target}}"], timeout: {{$.OtherTimeout}}}
 {{- end}}
 routes:
+{{.Routes}}
   - match: GET /v4/account/{subaccount}/datacenter_shared/proxy-list
     permission: datacenter_shared:read
     upstream: datacenter
@@ -100,7 +111,7 @@ routes:
     upstream: {{$name}}
 {{- end}}
 cors: {origins: {{.Origins}}}
-limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, scope: {{.Scope}}, in_flight: {{.InFlight}}, max_body: 64KiB}
+limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, scope: {{.Scope}}, in_flight: {{.InFlight}}, max_body: 64KiB{{.Inbound}}}
 plans: {{.Plans}}
 delegation: {{.Delegation}}
 log: {level: {{.Level}}}
@@ -130,6 +141,7 @@ func (s settings) withDefaults() settings {
 		{&s.Level, "debug"},
 		{&s.Delegation, "{}"},
 		{&s.OtherTimeout, "1s"},
+		{&s.Token, "{}"},
 		{&s.Datacenter, "127.0.0.1:1"},
 		{&s.Residential, "127.0.0.1:1"},
 	} {
@@ -146,6 +158,7 @@ type gateway struct {
 	addr   string // HOST:PORT for clients
 	admin  string // HOST:PORT for operators
 	config string
+	set    settings // as it was started
 	client *http.Client
 }
 
@@ -173,13 +186,8 @@ func launchGateway(t testing.TB, s settings) *gateway {
 		port := freePort(t)
 		s.Listen, s.AdminListen = net.JoinHostPort(s.Host, port), "127.0.0.1:"+freePort(t)
 		g.addr, g.admin = net.JoinHostPort("127.0.0.1", port), s.AdminListen
-		var text strings.Builder
-		if err := configuration.Execute(&text, s); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(g.config, []byte(text.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		g.set = s
+		g.configure(t, func(*settings) {})
 		if g.launch(t) {
 			return g
 		}
@@ -188,10 +196,28 @@ func launchGateway(t testing.TB, s settings) *gateway {
 	return nil
 }
 
+// configure writes the configuration, with a change, as a whole and at once.
+func (g *gateway) configure(t testing.TB, change func(s *settings)) {
+	t.Helper()
+	s := g.set
+	change(&s)
+	var text strings.Builder
+	if err := configuration.Execute(&text, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(g.config+".new", []byte(text.String()), 0o600), os.Rename(g.config+".new", g.config)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // launch reports false when a port was in use.
 func (g *gateway) launch(t testing.TB) bool {
 	t.Helper()
-	p := startProcess(t, gatehouse(t, "serve", "--config", g.config))
+	cmd := gatehouse(t, "serve", "--config", g.config)
+	if g.set.Plain {
+		cmd.Path = plainBinary(t)
+	}
+	p := startProcess(t, cmd)
 	t.Cleanup(func() { stop(t, p) })
 	g.process = p
 	inUse := false

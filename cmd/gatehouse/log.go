@@ -11,10 +11,16 @@ import (
 	"gatehouse/cmd/gatehouse/config"
 )
 
+// logger is a logger whose level can be changed.
+type logger struct {
+	*zap.Logger
+	level zap.AtomicLevel
+}
+
 // newLogger makes the logger, which writes in the background, and what
 // flushes it.
-func newLogger(c config.Log, out io.Writer) (log *zap.Logger, flush func(), err error) {
-	level, err := zapcore.ParseLevel(c.Level)
+func newLogger(c config.Log, out io.Writer) (log *logger, flush func(), err error) {
+	level, err := zap.ParseAtomicLevel(c.Level)
 	if err != nil {
 		return nil, nil, fmt.Errorf("log: %w", err)
 	}
@@ -28,6 +34,6 @@ func newLogger(c config.Log, out io.Writer) (log *zap.Logger, flush func(), err 
 		encoder = zapcore.NewConsoleEncoder(form)
 	}
 	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(out), FlushInterval: time.Second}
-	log = zap.New(cleanCore{zapcore.NewCore(encoder, buffered, level)})
+	log = &logger{zap.New(cleanCore{zapcore.NewCore(encoder, buffered, level)}), level}
 	return log, func() { _ = buffered.Stop() }, nil // there is nowhere to say that the log is lost
 }

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -23,7 +22,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/keyapi"
-	"gatehouse/proxy/problem"
+	"gatehouse/proxy/wire"
 )
 
 type serveCommand struct {
@@ -41,11 +40,15 @@ func (c *serveCommand) Run(t *terminal) error {
 		return err
 	}
 	defer flush()
+	// net/http writes there what a broken backend sends beyond its answers,
+	// which may be anything.
+	stdlog.SetOutput(io.Discard)
 	tuneCollector(t)
 	n, err := start(t.ctx, loaded, log)
 	if err != nil {
 		return err
 	}
+	n.follow(c.Config, t.lookupEnv)
 	log.Info("serving", zap.Stringer("listen", n.public.Addr()), zap.Stringer("admin_listen", n.private.Addr()),
 		zap.String("version", version()))
 	return n.wait(t.ctx)
@@ -64,15 +67,21 @@ func tuneCollector(t *terminal) {
 
 // node is a running gateway and all that belongs to it.
 type node struct {
-	config    *config.Config
-	log       *zap.Logger
-	catalogue policy.Catalogue
-	store     *keystore.Store
-	budgets   *proxy.SharedBudgets // nil where each node has its own
-	registry  *prometheus.Registry
-	draining  atomic.Bool
+	config   *config.Config // the one it was started with
+	log      *zap.Logger
+	level    zap.AtomicLevel
+	store    *keystore.Store
+	budgets  *proxy.SharedBudgets // nil where each node has its own
+	live     atomic.Pointer[proxy.Live]
+	draining atomic.Bool
+	current  atomic.Pointer[generation]
+
+	registry        *prometheus.Registry
+	records         *proxy.Metrics
+	upstreamMetrics *proxy.UpstreamMetrics
 
 	public, private net.Listener
+	guarded         *wire.Listener // public, guarded
 	gateway, admin  *http.Server
 	failed          chan error
 	closers         []func() error // in the order in which they were opened
@@ -80,9 +89,10 @@ type node struct {
 
 // start opens everything that the configuration names, and serves. Where
 // something cannot be opened, what was open is closed again.
-func start(ctx context.Context, c *config.Config, log *zap.Logger) (*node, error) {
-	n := &node{config: c, log: log, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
+func start(ctx context.Context, c *config.Config, log *logger) (*node, error) {
+	n := &node{config: c, log: log.Logger, level: log.level, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.records, n.upstreamMetrics = proxy.NewMetrics(n.registry, n.log), proxy.NewUpstreamMetrics(n.registry)
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -91,9 +101,6 @@ func start(ctx context.Context, c *config.Config, log *zap.Logger) (*node, error
 }
 
 func (n *node) open(ctx context.Context) (err error) {
-	if n.catalogue, err = n.config.Catalogue(); err != nil {
-		return err
-	}
 	if n.public, err = n.listen(ctx, n.config.Listen, "listen"); err != nil {
 		return err
 	}
@@ -104,13 +111,21 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	if err := n.watchLive(); err != nil {
+		return err
+	}
 	if n.config.Limits.Scope == config.ScopeCluster {
 		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.log)
 	}
-	handler, err := n.newGateway()
+	first, err := n.build(n.config, nil)
 	if err != nil {
 		return err
 	}
+	n.current.Store(first)
+	n.closers = append(n.closers, func() error {
+		retire(n.current.Load().parts, nil)
+		return nil
+	})
 	quiet, err := zap.NewStdLogAt(n.log, zap.DebugLevel)
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
@@ -119,12 +134,18 @@ func (n *node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.gateway = proxy.NewServer(documents.Before(handler), int(n.config.Limits.MaxHeader), quiet)
-	if n.gateway.TLSConfig, err = serverTLS(n.config.TLS); err != nil {
+	n.gateway = n.newServer(documents.Before(http.HandlerFunc(n.serveHTTP)), quiet)
+	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}
-	n.admin, err = n.newAdmin(quiet)
-	return err
+	n.admin = n.newAdmin(quiet)
+	return nil
+}
+
+// serveHTTP has the request answered by the generation that is current when it
+// begins.
+func (n *node) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	n.current.Load().gateway.ServeHTTP(w, r)
 }
 
 // listen says what to do about a port in use.
@@ -150,13 +171,17 @@ func ignoreClosed(err error) error {
 
 func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 	c := n.config
+	catalogue, err := c.Catalogue()
+	if err != nil {
+		return nil, err
+	}
 	options := keystore.Options{
 		Prefix: "gatehouse:", Timeout: c.Store.Timeout, Mode: keystore.Mode(c.Store.Lookup),
 		CacheTTL: c.Store.Cache.TTL, CacheEntries: c.Store.Cache.Entries, StaleIfUnavailable: c.Store.StaleIfUnavailable,
-		Catalogue: n.catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
+		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
-		Now:        time.Now, Log: n.log,
+		Changed:    n.changed, Now: time.Now, Log: n.log,
 	}
 	if c.Store.Embedded != nil {
 		options.EmbeddedFile = c.Store.Embedded.File
@@ -172,118 +197,4 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB, TLS: secured,
 	}
 	return keystore.Open(ctx, options)
-}
-
-// newGateway makes the gateway: the key API's endpoints are routes like those
-// of products.
-func (n *node) newGateway() (*proxy.Gateway, error) {
-	c := n.config
-	keys, err := keyapi.New(keyapi.Options{
-		Keys: n.store, Audit: n.store, Catalogue: n.catalogue, Products: n.products(), Now: time.Now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	specs := make([]proxy.RouteSpec, 0, len(c.Routes))
-	for _, endpoint := range keys.Endpoints() {
-		specs = append(specs, proxy.RouteSpec{
-			Match: endpoint.Match, Permission: endpoint.Needs, Own: true, Refused: n.refusals(endpoint),
-			Backend: proxy.BackendFunc(func(w http.ResponseWriter, r *http.Request, a proxy.Access) error {
-				return endpoint.Serve(w, r, a.Caller)
-			}),
-		})
-	}
-	upstreams, err := n.newUpstreams()
-	if err != nil {
-		return nil, err
-	}
-	specs = append(specs, n.limited(c.RouteSpecs(func(name string) proxy.Backend { return upstreams[name] }))...)
-	routes, err := proxy.NewRoutes(keyapi.Reserved(), specs)
-	if err != nil {
-		return nil, err
-	}
-	return proxy.New(proxy.Options{
-		Routes: routes, Keys: n.store, TokenPrefix: c.Token.Prefix,
-		Limits: n.newLimiter("key", c.Limits.Key, ""), Plans: n.plans(), Management: n.newLimiter("management", c.Limits.Management, "management"),
-		InFlight: proxy.NewInFlight(c.Limits.InFlight), Failures: proxy.NewFailureLimiter(c.Limits.FailedAuth.Rate, c.Limits.FailedAuth.Burst),
-		Origins: c.CORS.Origins, Used: n.store.Used,
-		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   proxy.NewMetrics(n.registry, n.log), MaxBody: int64(c.Limits.MaxBody), Now: time.Now,
-	})
-}
-
-// refusals notes refused actions of the endpoint in the audit trail; nil for
-// an endpoint that only reads.
-func (n *node) refusals(e keyapi.Endpoint) proxy.RefusedFunc {
-	if e.Action == "" {
-		return nil
-	}
-	return func(ctx context.Context, r *http.Request, by policy.Caller, code problem.Code) {
-		n.store.Refused(ctx, by, e.Action, policy.KeyID(r.PathValue("id")), string(code))
-	}
-}
-
-func (n *node) products() []keyapi.Product {
-	products := make([]keyapi.Product, 0, len(n.config.Products))
-	for _, p := range n.config.Products {
-		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
-	}
-	return products
-}
-
-func (n *node) newUpstreams() (map[string]*proxy.Upstream, error) {
-	upstreams := make(map[string]*proxy.Upstream, len(n.config.Upstreams))
-	for name, u := range n.config.Upstreams {
-		upstream, err := proxy.NewUpstream(proxy.UpstreamOptions{
-			Name: name, Targets: u.Targets, Timeout: u.Timeout, AddressHeader: n.config.ClientAddress.Header, Log: n.log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		upstreams[name] = upstream
-		n.closers = append(n.closers, func() error {
-			upstream.Close()
-			return nil
-		})
-	}
-	return upstreams, nil
-}
-
-// serverTLS is nil for plain HTTP.
-func serverTLS(c config.TLS) (*tls.Config, error) {
-	if c.CertFile == "" {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}, nil
-}
-
-// redisTLS is nil for a plain connection. The certificate of Redis is always
-// verified.
-func redisTLS(c config.RedisTLS) (*tls.Config, error) {
-	if !c.Enabled {
-		return nil, nil
-	}
-	secured := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("store.redis.tls: %w", err)
-		}
-		secured.RootCAs = x509.NewCertPool()
-		if !secured.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("store.redis.tls: %s holds no certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("store.redis.tls: %w", err)
-		}
-		secured.Certificates = []tls.Certificate{certificate}
-	}
-	return secured, nil
 }

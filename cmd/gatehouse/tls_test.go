@@ -87,7 +87,7 @@ func TestTLS(t *testing.T) {
 func newPlainTable(t *testing.T, s settings) *table {
 	t.Helper()
 	b := startBackend(t, answerOK)
-	s.Datacenter = b.addr
+	s.Datacenter, s.Residential = b.addr, b.addr
 	d := &table{gateway: startGateway(t, s), backends: []*backend{b}}
 	d.putAccount(t, "acme", acme())
 	d.key = d.firstKey(t, "acme", may("datacenter_shared:read"))

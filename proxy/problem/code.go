@@ -40,6 +40,9 @@ const (
 	Conflict               Code = "conflict"
 
 	NotFound             Code = "not_found"
+	MethodNotImplemented Code = "method_not_implemented"
+	HeaderTooLarge       Code = "header_too_large"
+	RequestTimeout       Code = "request_timeout"
 	InvalidRequest       Code = "invalid_request"
 	ValidationFailed     Code = "validation_failed"
 	BodyTooLarge         Code = "body_too_large"
@@ -54,7 +57,7 @@ func Codes() []Code {
 		InvalidToken, RateLimited, KeyStoreUnavailable, KeyDisabled, AccountSuspended, KeyExpired, IPNotAllowed,
 		SubaccountNotAllowed, PermissionDenied, UpstreamUnreachable, UpstreamTimeout, UpstreamOverloaded,
 		PermissionNotGrantable, SubaccountNotGrantable, ExceedsYourAccess, KeyInUse, KeyLimitReached, Conflict,
-		NotFound, InvalidRequest, ValidationFailed, BodyTooLarge, UnsupportedMediaType, InternalError,
+		NotFound, MethodNotImplemented, HeaderTooLarge, RequestTimeout, InvalidRequest, ValidationFailed, BodyTooLarge, UnsupportedMediaType, InternalError,
 	}
 }
 
@@ -72,6 +75,12 @@ func (c Code) Status() int {
 		return http.StatusNotFound
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed
+	case RequestTimeout:
+		return http.StatusRequestTimeout
+	case HeaderTooLarge:
+		return http.StatusRequestHeaderFieldsTooLarge
+	case MethodNotImplemented:
+		return http.StatusNotImplemented
 	case KeyInUse, KeyLimitReached, Conflict:
 		return http.StatusConflict
 	case BodyTooLarge:

@@ -43,10 +43,14 @@ func TestStatusesAreThoseOfTheContract(t *testing.T) {
 		http.StatusUnsupportedMediaType:  {"unsupported_media_type"},
 		http.StatusUnprocessableEntity:   {"validation_failed"},
 		http.StatusTooManyRequests:       {"rate_limited"},
+		http.StatusRequestTimeout:        {"request_timeout"},
 		http.StatusInternalServerError:   {"internal_error"},
-		http.StatusBadGateway:            {"upstream_unreachable"},
-		http.StatusServiceUnavailable:    {"key_store_unavailable", "upstream_overloaded"},
-		http.StatusGatewayTimeout:        {"upstream_timeout"},
+		http.StatusNotImplemented:        {"method_not_implemented"},
+
+		http.StatusRequestHeaderFieldsTooLarge: {"header_too_large"},
+		http.StatusBadGateway:                  {"upstream_unreachable"},
+		http.StatusServiceUnavailable:          {"key_store_unavailable", "upstream_overloaded"},
+		http.StatusGatewayTimeout:              {"upstream_timeout"},
 	}
 	got := map[int][]problem.Code{}
 	for _, code := range problem.Codes() {

@@ -5,7 +5,6 @@ package config
 
 import (
 	"net/netip"
-	"net/url"
 	"time"
 
 	"gatehouse/policy"
@@ -19,6 +18,8 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// AdminListen is the host:port of the operators' side, which is never public.
 	AdminListen string `yaml:"admin_listen"`
+	// ListenH2C makes Listen serve HTTP/2 without TLS too.
+	ListenH2C bool `yaml:"listen_h2c"`
 	// AdminToken opens /admin/v1. Empty: /admin/v1 is off.
 	AdminToken Secret `yaml:"admin_token"`
 	// TLS is for Listen. Its zero value: plain HTTP.
@@ -116,6 +117,8 @@ type ClientAddress struct {
 // Token says what tokens look like.
 type Token struct {
 	Prefix string `yaml:"prefix"`
+	// WebSocketSubprotocol lets a WebSocket present its token as a subprotocol.
+	WebSocketSubprotocol bool `yaml:"websocket_subprotocol"`
 }
 
 // Product is a resource of the catalogue and the actions on it.
@@ -125,14 +128,6 @@ type Product struct {
 	Actions []string `yaml:"actions"`
 }
 
-// Upstream is a backend of products.
-type Upstream struct {
-	// Targets are http or https URLs of a scheme and a host alone.
-	Targets []*url.URL `yaml:"targets"`
-	// Timeout is how long the response headers may take.
-	Timeout time.Duration `yaml:"timeout"`
-}
-
 // Route is one route as proxy.RouteSpec wants it, with its upstream by name.
 type Route struct {
 	Match      string                                  `yaml:"match"`
@@ -140,6 +135,11 @@ type Route struct {
 	ByMethod   map[string]policy.Permission            `yaml:"by_method"`
 	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
 	Upstream   string                                  `yaml:"upstream"`
+	WebSocket  bool                                    `yaml:"websocket"`
+	// MaxBody is the largest body on this route; 0: as Limits says.
+	MaxBody Bytes `yaml:"max_body"`
+	// Timeout is the upstream's on this route; 0: as the upstream says.
+	Timeout time.Duration `yaml:"timeout"`
 	// Limit is for the requests of one key to this route; nil: those of the
 	// key's plan or of all keys count.
 	Limit *Rate `yaml:"limit"`
@@ -169,6 +169,29 @@ type Limits struct {
 	FailedAuth Rate  `yaml:"failed_auth"`
 	MaxBody    Bytes `yaml:"max_body"`
 	MaxHeader  Bytes `yaml:"max_header"`
+	// MaxHeaderLines is how many header lines a request may have.
+	MaxHeaderLines int `yaml:"max_header_lines"`
+	// HeaderTimeout is how long the head of a request may take, and IdleTimeout
+	// how long a connection may be without a request.
+	HeaderTimeout time.Duration `yaml:"header_timeout"`
+	IdleTimeout   time.Duration `yaml:"idle_timeout"`
+	// MinBodyRate is how many bytes a second of a body must come. 0: any number.
+	MinBodyRate Bytes       `yaml:"min_body_rate"`
+	Connections Connections `yaml:"connections"`
+	HTTP2       HTTP2       `yaml:"http2"`
+}
+
+// Connections bounds how many there are, in all and from one address that is
+// no trusted proxy. 0: no limit.
+type Connections struct {
+	Total      int `yaml:"total"`
+	PerAddress int `yaml:"per_address"`
+}
+
+// HTTP2 bounds each HTTP/2 connection.
+type HTTP2 struct {
+	// MaxStreams is how many requests it may carry at a time.
+	MaxStreams int `yaml:"max_streams"`
 }
 
 // Rate is so many a second, with bursts. A Rate of 0: no limit.
@@ -239,6 +262,9 @@ func (c *Config) setDefaults() {
 			FailedAuth: Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 << 20,
 			MaxHeader:  32 << 10,
+
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: Connections{Total: 20_000, PerAddress: 2000}, HTTP2: HTTP2{MaxStreams: 250},
 		},
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
@@ -252,8 +278,6 @@ func (r *Redis) setDefaults() {
 }
 
 func (e *Embedded) setDefaults() { *e = Embedded{File: "gatehouse.db.jsonl"} }
-
-func (u *Upstream) setDefaults() { *u = Upstream{Timeout: 30 * time.Second} }
 
 func (p *Product) setName(name string) { p.Name = name }
 
@@ -276,6 +300,8 @@ func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy
 	for i, route := range c.Routes {
 		specs[i] = proxy.RouteSpec{
 			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
+			WebSocket: route.WebSocket, MaxBody: int64(route.MaxBody),
+			Timeout: route.Timeout,
 		}
 		for parameter, permissions := range route.ByQuery {
 			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}

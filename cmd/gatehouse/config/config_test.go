@@ -133,7 +133,10 @@ func TestDefaults(t *testing.T) {
 		Token:         config.Token{Prefix: "gk_"},
 		Products:      []config.Product{{Name: "serp", Label: "SERP", Actions: []string{"read"}}},
 		Upstreams: map[string]config.Upstream{
-			"serp": {Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9003"}}, Timeout: 30 * time.Second},
+			"serp": {
+				Targets: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9003"}}, Timeout: 30 * time.Second, MaxInFlight: 10_000,
+				MaxConnectionAge: 5 * time.Minute, Ejection: config.Ejection{Failures: 5, Backoff: time.Second, MaxBackoff: time.Minute},
+			},
 		},
 		Routes: []config.Route{{Match: "GET /serp/", Permission: "serp:read", Upstream: "serp"}},
 		Limits: config.Limits{
@@ -143,6 +146,9 @@ func TestDefaults(t *testing.T) {
 			FailedAuth: config.Rate{Rate: 1, Burst: 20},
 			MaxBody:    10 * 1024 * 1024,
 			MaxHeader:  32 * 1024,
+
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: config.Connections{Total: 20_000, PerAddress: 2000}, HTTP2: config.HTTP2{MaxStreams: 250},
 		},
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
 		CORS:       config.CORS{Origins: []string{}},
@@ -182,12 +188,20 @@ client_address: {trusted_proxies: [10.1.2.3/8, "192.0.2.1", "2001:db8::1", "2001
 products:
   zebra: {label: Z, actions: [write, read]}
   ant: {label: A, actions: [read]}
-upstreams: {animals: {targets: ["https://animals.internal", "http://[::1]:80"], timeout: 1h}}
+upstreams:
+  animals:
+    targets: ["https://animals.internal", "http://[::1]:80", "h2c://animals:50051"]
+    timeout: 1h
+    max_in_flight: 7
+    max_connection_age: 90s
+    tls: {ca_file: /ca.crt, cert_file: /c.crt, key_file: /c.key, server_name: animals}
+    ejection: {failures: 1, max_backoff: 5m}
+    health_check: {path: "/live?deep=1", healthy: 1}
 routes:
-  - {match: "/zebra/{subaccount}/", by_method: {GET: "zebra:read", POST: "zebra:write"}, upstream: animals}
+  - {match: "/zebra/{subaccount}/", by_method: {GET: "zebra:read", POST: "zebra:write"}, upstream: animals, timeout: 2m}
   - {match: "GET /ant", by_query: {type: {get: "ant:read"}}, upstream: animals, limit: {rate: 2, burst: 4}}
 plans: {gold: {rate: 100, burst: 200}, free: {rate: 0}}
-limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536}
+limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB, max_header: 65536, connections: {total: 100}}
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
@@ -212,10 +226,17 @@ func TestEveryKindOfValue(t *testing.T) {
 			netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("2001:db8::/32"),
 		}},
 		{"upstream", c.Upstreams["animals"], config.Upstream{
-			Targets: []*url.URL{{Scheme: "https", Host: "animals.internal"}, {Scheme: "http", Host: "[::1]:80"}}, Timeout: time.Hour,
+			Targets: []*url.URL{{Scheme: "https", Host: "animals.internal"}, {Scheme: "http", Host: "[::1]:80"}, {Scheme: "h2c", Host: "animals:50051"}},
+			Timeout: time.Hour, MaxInFlight: 7, MaxConnectionAge: 90 * time.Second,
+			TLS:         config.UpstreamTLS{CAFile: "/ca.crt", CertFile: "/c.crt", KeyFile: "/c.key", ServerName: "animals"},
+			Ejection:    config.Ejection{Failures: 1, Backoff: time.Second, MaxBackoff: 5 * time.Minute},
+			HealthCheck: &config.HealthCheck{Path: "/live?deep=1", Interval: 5 * time.Second, Timeout: time.Second, Healthy: 1, Unhealthy: 3},
 		}},
+		{"route timeout", []time.Duration{c.Routes[0].Timeout, c.Routes[1].Timeout}, []time.Duration{2 * time.Minute, 0}},
 		{"limits", c.Limits, config.Limits{
 			Scope: config.ScopeCluster, Key: config.Rate{Rate: 0.5, Burst: 3}, Management: config.Rate{Rate: 10, Burst: 50}, FailedAuth: config.Rate{Rate: 1, Burst: 20}, MaxBody: 1_000_000_000, MaxHeader: 65536,
+			MaxHeaderLines: 100, HeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MinBodyRate: 240,
+			Connections: config.Connections{Total: 100, PerAddress: 2000}, HTTP2: config.HTTP2{MaxStreams: 250},
 		}},
 		{"plans", c.Plans, map[string]config.Rate{"gold": {Rate: 100, Burst: 200}, "free": {}}},
 		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
@@ -244,6 +265,7 @@ func TestRouteSpecsAreWhatProxyTakes(t *testing.T) {
   - match: /serp/v2/
     by_method: {GET: serp:read}
     upstream: serp
+    timeout: 2m
 `, noEnv)
 	var asked []string
 	specs := c.RouteSpecs(func(upstream string) proxy.Backend {
@@ -255,6 +277,9 @@ func TestRouteSpecsAreWhatProxyTakes(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"serp", "serp"}, asked); diff != "" {
 		t.Errorf("upstreams that were asked for (-want +got):\n%s", diff)
+	}
+	if specs[0].Timeout != 0 || specs[1].Timeout != 2*time.Minute {
+		t.Errorf("the timeouts are %s and %s, want 0 and 2m", specs[0].Timeout, specs[1].Timeout)
 	}
 	type needs struct {
 		Match    string

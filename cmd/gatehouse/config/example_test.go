@@ -65,8 +65,9 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		t.Errorf("the example has %d products, %d upstreams and %d routes", len(example.Products), len(example.Upstreams), len(example.Routes))
 	}
 	for name, upstream := range example.Upstreams {
-		if upstream.Timeout != defaults.Upstreams["serp"].Timeout {
-			t.Errorf("the timeout of %s is %v, which is not the default", name, upstream.Timeout)
+		upstream.Targets = defaults.Upstreams["serp"].Targets
+		if diff := cmp.Diff(defaults.Upstreams["serp"], upstream); diff != "" {
+			t.Errorf("the upstream %s differs from the defaults (-default +example):\n%s", name, diff)
 		}
 	}
 	example.Products, example.Upstreams, example.Routes = defaults.Products, defaults.Upstreams, defaults.Routes

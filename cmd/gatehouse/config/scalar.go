@@ -110,7 +110,7 @@ func read(target any, text string) (fault, mend string) {
 	case **url.URL:
 		u, err := url.Parse(text)
 		*t = u
-		return misfit(err == nil, "is not a URL", "write http://HOST:PORT or https://HOST:PORT")
+		return misfit(err == nil, "is not a URL", "write http://HOST:PORT, https://HOST:PORT or h2c://HOST:PORT")
 	}
 	reflect.ValueOf(target).Elem().SetString(text)
 	return "", ""

@@ -205,6 +205,7 @@ func (v *validator) limits() {
 	if limits.MaxHeader > 16<<20 {
 		v.refuse(p.key("max_header"), v.shown(p.key("max_header"))+" is more than is sensible", "write at most 16MiB")
 	}
+	v.inbound(p, limits)
 }
 
 // plans: their names go into accounts and to the log.

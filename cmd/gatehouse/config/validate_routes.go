@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,51 +42,6 @@ func (v *validator) products() {
 	}
 }
 
-func (v *validator) upstreams() {
-	for _, name := range slices.Sorted(maps.Keys(v.config.Upstreams)) {
-		upstream, p := v.config.Upstreams[name], path{"upstreams"}.key(name)
-		if name == "" || len(name) > 64 || !isMadeOf(name, "-._") {
-			v.refuse(p, "is no name of an upstream", "write 1 to 64 characters of A-Z, a-z, 0-9, ., _ and -")
-		}
-		if len(upstream.Targets) == 0 {
-			v.refuse(p.key("targets"), "names no target", "write at least one http://HOST:PORT")
-		}
-		for i, target := range upstream.Targets {
-			entry := p.key("targets").index(i)
-			if fault, mend := targetFault(target); fault != "" {
-				v.refuse(entry, v.shown(entry)+" "+fault, mend)
-			}
-		}
-		v.aboveZero(p.key("timeout"), int64(upstream.Timeout), "write a duration such as 30s")
-	}
-}
-
-// targetFault: a target is a scheme and a host. What else a URL has would be
-// dropped or, as a path, change what a route means.
-func targetFault(u *url.URL) (fault, mend string) {
-	const mendRest = "write the scheme, host and port alone"
-	switch {
-	case u == nil: // could not be read
-		return "", ""
-	case u.Scheme != "http" && u.Scheme != "https":
-		return "does not begin with http:// or https://", "write http://HOST:PORT or https://HOST:PORT"
-	case u.User != nil:
-		return "has a user or password", mendRest
-	case u.Path != "":
-		return "has a path", mendRest
-	case u.RawQuery != "" || u.ForceQuery:
-		return "has a query", mendRest
-	case u.Fragment != "":
-		return "has a fragment", mendRest
-	}
-	port, err := strconv.ParseUint(u.Port(), 10, 16)
-	if u.Opaque != "" || u.Hostname() == "" || !isHost(u.Hostname()) || strings.HasSuffix(u.Host, ":") ||
-		u.Port() != "" && (err != nil || port == 0) {
-		return "has no valid host and port", "write http://HOST:PORT or https://HOST:PORT"
-	}
-	return "", ""
-}
-
 func (v *validator) routes() {
 	p := path{"routes"}
 	if len(v.config.Routes) == 0 {
@@ -121,6 +75,12 @@ func (v *validator) route(p path, route Route) {
 	}
 	if v.given(p.key("permission")) {
 		v.permission(p.key("permission"), route.Permission)
+	}
+	if v.given(p.key("max_body")) {
+		v.aboveZero(p.key("max_body"), int64(route.MaxBody), "write a size such as 1GiB, or leave it out")
+	}
+	if v.given(p.key("timeout")) {
+		v.aboveZero(p.key("timeout"), int64(route.Timeout), "write a duration such as 30s, or leave it out")
 	}
 	if route.Limit != nil {
 		v.ownRate(p.key("limit"), *route.Limit)

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"gatehouse/cmd/gatehouse/config"
+	"gatehouse/policy"
+)
+
+// lookPause is how often the configuration's files are looked at.
+const lookPause = time.Second
+
+// reloader loads the configuration anew when its files change, or on SIGHUP.
+type reloader struct {
+	*node
+	file      string
+	lookupEnv func(string) (string, bool)
+
+	seen, settling [sha256.Size]byte // of the files: as loaded, and as last looked at
+
+	successful prometheus.Gauge
+	loadedAt   prometheus.Gauge
+	reloads    *prometheus.CounterVec
+}
+
+// follow begins to follow the file, until the node is closed.
+func (n *node) follow(file string, lookupEnv func(string) (string, bool)) {
+	r := &reloader{
+		node: n, file: file, lookupEnv: lookupEnv,
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gatehouse_config_last_reload_successful",
+			Help: "Whether the last loading of the configuration was successful.",
+		}),
+		loadedAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gatehouse_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration that is in force was loaded.",
+		}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_config_reloads_total",
+			Help: "Reloads of the configuration, by result: success or failure.",
+		}, []string{"result"}),
+	}
+	n.registry.MustRegister(r.successful, r.loadedAt, r.reloads)
+	r.successful.Set(1)
+	r.loadedAt.SetToCurrentTime()
+	r.seen = r.look()
+	r.settling = r.seen
+	ctx, stop := context.WithCancel(context.Background())
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run(ctx, hangups)
+	}()
+	n.closers = append(n.closers, func() error {
+		signal.Stop(hangups)
+		stop()
+		<-done
+		return nil
+	})
+}
+
+func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) {
+	tick := time.NewTicker(lookPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			r.reload("SIGHUP")
+		case <-tick.C:
+			if r.hasChanged() {
+				r.reload("a file has changed")
+			}
+		}
+	}
+}
+
+// hasChanged reports whether the files are others than those that were loaded,
+// and look the same twice: whoever writes them may not be done.
+func (r *reloader) hasChanged() bool {
+	before := r.settling
+	r.settling = r.look()
+	return r.settling != r.seen && r.settling == before
+}
+
+// look is a fingerprint of the configuration and of every file that it names.
+func (r *reloader) look() [sha256.Size]byte {
+	c := r.current.Load().config
+	files := []string{r.file, c.TLS.CertFile, c.TLS.KeyFile}
+	for _, name := range sortedNames(c.Upstreams) {
+		u := c.Upstreams[name].TLS
+		files = append(files, u.CAFile, u.CertFile, u.KeyFile)
+	}
+	return contentOf(files...)
+}
+
+// reload loads the file. One with a fault changes nothing.
+func (r *reloader) reload(because string) {
+	r.seen = r.look()
+	loaded, err := config.Load(r.file, r.lookupEnv)
+	if err == nil {
+		err = r.replace(loaded)
+	}
+	if err != nil {
+		r.successful.Set(0)
+		r.reloads.WithLabelValues("failure").Inc()
+		r.log.Error("the configuration was not reloaded: the one before stays in force",
+			zap.String("because", because), zap.Strings("problems", problemLines(err)))
+		return
+	}
+	r.seen = r.look() // it may name other files now
+	r.successful.Set(1)
+	r.loadedAt.SetToCurrentTime()
+	r.reloads.WithLabelValues("success").Inc()
+	r.log.Info("the configuration was reloaded", zap.String("because", because))
+}
+
+// problemLines are the faults of a configuration one by one, for a log whose
+// texts are cut.
+func problemLines(err error) []string {
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		return []string{err.Error()}
+	}
+	lines := make([]string, 0, len(problems))
+	for _, p := range problems {
+		lines = append(lines, p.String())
+	}
+	return lines
+}
+
+// replace puts the configuration in force, at one moment for each request.
+func (n *node) replace(c *config.Config) error {
+	if stay := unchangeable(n.config, c); len(stay) > 0 {
+		n.log.Warn("these settings have changed, and do so at the next start", zap.Strings("settings", stay))
+	}
+	before := n.current.Load()
+	next, err := n.build(inForce(n.config, c), before)
+	if err != nil {
+		return err
+	}
+	// While requests of both generations are under way, accounts hold what
+	// either of them knows.
+	both, err := policy.NewCatalogue(append(productPermissions(before.config), productPermissions(next.config)...)...)
+	if err != nil {
+		retire(next.parts, before.parts)
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	n.store.SetCatalogue(both)
+	n.current.Store(next)
+	n.store.SetCatalogue(next.catalogue)
+	retire(before.parts, next.parts)
+
+	connections := c.Limits.Connections
+	n.guarded.Limit(connections.Total, connections.PerAddress, c.ClientAddress.TrustedProxies)
+	if level, err := zap.ParseAtomicLevel(c.Log.Level); err == nil {
+		n.level.SetLevel(level.Level())
+	}
+	return nil
+}
+
+func productPermissions(c *config.Config) []policy.Permission {
+	var all []policy.Permission
+	for _, p := range c.Products {
+		for _, action := range p.Actions {
+			all = append(all, policy.Permission(p.Name+":"+action))
+		}
+	}
+	return all
+}
+
+// lasting are the settings that count from start to end of a process, by name.
+func lasting(c *config.Config) []struct {
+	name string
+	at   any
+} {
+	return []struct {
+		name string
+		at   any
+	}{
+		{"listen", &c.Listen},
+		{"listen_h2c", &c.ListenH2C},
+		{"admin_listen", &c.AdminListen},
+		{"shutdown_grace", &c.ShutdownGrace},
+		{"store", &c.Store},
+		{"token.prefix", &c.Token.Prefix},
+		{"limits.scope", &c.Limits.Scope},
+		{"limits.max_header", &c.Limits.MaxHeader},
+		{"limits.max_header_lines", &c.Limits.MaxHeaderLines},
+		{"limits.header_timeout", &c.Limits.HeaderTimeout},
+		{"limits.idle_timeout", &c.Limits.IdleTimeout},
+		{"limits.http2", &c.Limits.HTTP2},
+		{"delegation", &c.Delegation},
+		{"audit", &c.Audit},
+		{"log.format", &c.Log.Format},
+	}
+}
+
+// unchangeable names the lasting settings in which the two differ, and tls
+// where one of them has none.
+func unchangeable(running, next *config.Config) []string {
+	var names []string
+	now, then := lasting(running), lasting(next)
+	for i := range now {
+		if !reflect.DeepEqual(now[i].at, then[i].at) {
+			names = append(names, now[i].name)
+		}
+	}
+	if (running.TLS.CertFile == "") != (next.TLS.CertFile == "") {
+		names = append(names, "tls")
+	}
+	return names
+}
+
+// inForce is the next configuration with the lasting settings of the running one.
+func inForce(running, next *config.Config) *config.Config {
+	merged, kept := *next, *running
+	now, then := lasting(&kept), lasting(&merged)
+	for i := range now {
+		reflect.ValueOf(then[i].at).Elem().Set(reflect.ValueOf(now[i].at).Elem())
+	}
+	if (running.TLS.CertFile == "") != (next.TLS.CertFile == "") {
+		merged.TLS = running.TLS
+	}
+	return &merged
+}
