@@ -179,7 +179,7 @@ func TestWebSocketIsInFlightUntilItEnds(t *testing.T) {
 	l := startLive(t, echo(nil), func(s *setup) { s.options.InFlight = inFlight })
 	conn := l.mustOpen()
 	for range 2 {
-		if _, answer, err := l.open(nil); err == nil || answer == nil || answer.StatusCode != http.StatusTooManyRequests {
+		if _, answer, err := l.open(nil); err == nil || answer == nil || answer.StatusCode != http.StatusTooManyRequests { //nolint:bodyclose // a handshake's answer has none
 			t.Fatalf("another one was answered %+v, %v", answer, err)
 		}
 		l.records.next(t)

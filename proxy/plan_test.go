@@ -106,9 +106,16 @@ func TestBudgetOfARouteIsItsOwn(t *testing.T) {
 	t.Parallel()
 	g, _ := planGate(t, "")
 	for i, step := range []struct{ method, path, want string }{
-		{"GET", "/slow", ""}, {"POST", "/slow", ""}, {"GET", "/slow", "route"}, {"POST", "/slow", "route"},
-		{"GET", "/slower", ""}, {"GET", "/slower", "route"},
-		{"GET", "/usual", ""}, {"GET", "/usual", ""}, {"GET", "/usual", ""}, {"GET", "/usual", "key"},
+		{"GET", "/slow", ""},
+		{"POST", "/slow", ""},
+		{"GET", "/slow", "route"},
+		{"POST", "/slow", "route"},
+		{"GET", "/slower", ""},
+		{"GET", "/slower", "route"},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", "key"},
 		{"GET", "/open", ""},
 	} {
 		if got := refusedBy(t, g, step.method, step.path); got != step.want {

@@ -311,7 +311,7 @@ func TestTunnelPassesEverythingOn(t *testing.T) {
 	s, secured := secure(t, wire.Options{})
 	plain := start(t, wire.Options{})
 	for _, site := range []*site{s, plain} {
-		var c net.Conn = site.dial()
+		c := site.dial()
 		if site == s {
 			secured := secured.Clone()
 			secured.ServerName = "127.0.0.1"

@@ -239,8 +239,10 @@ func guardCases() []guardCase {
 		{"chunks", chunked("3\r\nabc\r\n0a\r\n0123456789\r\n0\r\n\r\n"), []string{"POST /a abc0123456789"}},
 		{"extensions", chunked("3;a;b=c;d=\"e\\\"f\"\r\nabc\r\n000;x\r\n\r\n"), []string{"POST /a abc"}},
 		{"a trailer", chunked("1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"), []string{"POST /a a"}},
-		{"pipelined", get + post("Content-Length: 3\r\n", "abc") + chunked("1\r\na\r\n0\r\nA: b\r\n\r\n") + get,
-			[]string{"GET /a", "POST /a abc", "POST /a a", "GET /a"}},
+		{
+			"pipelined", get + post("Content-Length: 3\r\n", "abc") + chunked("1\r\na\r\n0\r\nA: b\r\n\r\n") + get,
+			[]string{"GET /a", "POST /a abc", "POST /a a", "GET /a"},
+		},
 		{"a body that looks like a request", post("Content-Length: 35\r\n", smuggle), []string{"POST /a " + strings.TrimRight(smuggle, "\r\n")}},
 
 		{"bare LF", "GET /a HTTP/1.1\nHost: x\n\n", []string{"invalid_request"}},
