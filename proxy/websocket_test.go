@@ -497,7 +497,7 @@ func TestDrainTellsThemToGo(t *testing.T) {
 		t.Errorf("drain: %v", err)
 	}
 	late, _, err := l.open(nil) //nolint:bodyclose // a handshake's answer has none
-	if err == nil { // one that was on its way
+	if err == nil {             // one that was on its way
 		_, _, err = late.Read(t.Context())
 		if !errors.As(err, &closed) || closed.Code != websocket.StatusGoingAway {
 			t.Errorf("a late one got %v, want 1001", err)
