@@ -82,6 +82,7 @@ func (v *validator) route(p path, route Route) {
 	if v.given(p.key("timeout")) {
 		v.aboveZero(p.key("timeout"), int64(route.Timeout), "write a duration such as 30s, or leave it out")
 	}
+	v.webSocket(p.key("websocket"), route)
 	if route.Limit != nil {
 		v.ownRate(p.key("limit"), *route.Limit)
 	}

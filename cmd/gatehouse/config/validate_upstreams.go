@@ -99,3 +99,11 @@ func (v *validator) healthCheck(p path, h *HealthCheck) {
 	v.aboveZero(p.key("healthy"), int64(h.Healthy), "write a number such as 2")
 	v.aboveZero(p.key("unhealthy"), int64(h.Unhealthy), "write a number such as 3")
 }
+
+// webSocket: HTTP/2 without TLS has no upgrade to WebSocket.
+func (v *validator) webSocket(p path, route Route) {
+	isH2C := func(target *url.URL) bool { return target != nil && target.Scheme == "h2c" }
+	if route.WebSocket && slices.ContainsFunc(v.config.Upstreams[route.Upstream].Targets, isH2C) {
+		v.refuse(p, "is true, but the upstream has an h2c target, which cannot be upgraded", "use an upstream of http and https targets")
+	}
+}
