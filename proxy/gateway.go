@@ -253,6 +253,9 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	}
 	body := newRequestBody(x, g.o.MaxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
+	if err := body.checkEmpty(); err != nil {
+		return body.explain(err)
+	}
 	x.w.backend = g.o.Now()
 	if route.own {
 		route.setPathValues(x.r, x.path)
