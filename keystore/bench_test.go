@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -18,7 +19,8 @@ import (
 // BenchmarkLookup compares three ways to read one record from Redis for each
 // of many requests at once: a GET for each, go-redis's automatic pipelining,
 // and the reader, which combines reads that wait into one MGET. The fourth is
-// a whole Lookup in strict mode, token hash and decoding included.
+// a whole Lookup in strict mode, token hash and decoding included; the last is
+// what limits.scope: cluster adds to it.
 //
 //	go test -run '^$' -bench Lookup -benchmem -count 5 ./keystore
 func BenchmarkLookup(b *testing.B) {
@@ -44,12 +46,12 @@ func BenchmarkLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	n := &node{Store: s, w: &world{options: keystore.Options{Prefix: "bench:"}}}
-	tokens, names := make([]keystore.Token, keys), make([]string, keys)
+	tokens, names, subjects := make([]keystore.Token, keys), make([]string, keys), make([]string, keys)
 	for i := range keys {
 		if _, tokens[i], err = s.Create(ctx, policy.Caller{Account: rules}, newKey()); err != nil {
 			b.Fatal(err)
 		}
-		names[i] = n.recordName(tokens[i])
+		names[i], subjects[i] = n.recordName(tokens[i]), uuid.NewString()
 	}
 	client := redis.NewClient(&redis.Options{
 		Addr: theRedis(b).addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1, ContextTimeoutEnabled: true,
@@ -71,6 +73,10 @@ func BenchmarkLookup(b *testing.B) {
 		{"autopipeline", func(i int) error { return pipelined.Get(ctx, names[i]).Err() }},
 		{"combined_mget", func(i int) error { _, _, err := reader.Get(ctx, names[i]); return err }},
 		{"whole_lookup", func(i int) error { _, err := s.Lookup(ctx, tokens[i]); return err }},
+		{"spend", func(i int) error {
+			_, err := s.Spend(ctx, subjects[i], keystore.Rate{PerSecond: 1000, Burst: 1e6})
+			return err
+		}},
 	}
 	for _, way := range ways {
 		for _, callers := range []int{1, 64, 256} {

@@ -33,8 +33,8 @@ var errSubject = errors.New("no name of a budget")
 
 // Spend takes one from the subject's budget, which all nodes of the store
 // share. The subject is at most 64 of [A-Za-z0-9-]. It returns ErrUnavailable
-// when the store could not say, within its timeout. A budget that is full is not
-// stored.
+// when the store could not say, within two of its timeouts; whether it was spent
+// is then not known. A budget that is full is not stored.
 func (s *Store) Spend(ctx context.Context, subject string, r Rate) (Spent, error) {
 	if s.embedded != nil {
 		return Spent{}, fmt.Errorf("%w: an embedded store has one node, and shares nothing", ErrUnavailable)
@@ -42,8 +42,6 @@ func (s *Store) Spend(ctx context.Context, subject string, r Rate) (Spent, error
 	if !isSubject(subject) || r.PerSecond <= 0 {
 		return Spent{}, fmt.Errorf("%w: %w", ErrUnavailable, errSubject)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
-	defer cancel()
 	limit := redis_rate.Limit{Rate: 1, Burst: r.Burst, Period: time.Duration(float64(time.Second) / r.PerSecond)}
 	result, err := s.budgets.Allow(ctx, s.names.budget(subject), limit)
 	if err != nil {
@@ -63,16 +61,31 @@ func isSubject(s string) bool {
 }
 
 // rateClient is the client as redis_rate is to see it: it begins every name
-// with its own prefix, and all of ours begin with the store's.
-type rateClient struct{ redis.UniversalClient }
+// with its own prefix, and all of ours begin with the store's. Requests that
+// come at the same moment share a round trip.
+type rateClient struct {
+	redis.UniversalClient
+	combiner *combiner
+}
 
 const ratePrefix = "rate:"
 
 func (c rateClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
-	return c.UniversalClient.EvalSha(ctx, sha, ourNames(keys), args...)
+	const firstKey = 3
+	line := []any{"evalsha", sha, len(keys)}
+	for _, name := range ourNames(keys) {
+		line = append(line, name)
+	}
+	cmd := redis.NewCmd(ctx, append(line, args...)...)
+	cmd.SetFirstKeyPos(firstKey)
+	c.combiner.process(ctx, cmd)
+	return cmd
 }
 
+// Eval is for a server that does not know the script yet.
 func (c rateClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	ctx, cancel := context.WithTimeout(ctx, c.combiner.timeout)
+	defer cancel()
 	return c.UniversalClient.Eval(ctx, script, ourNames(keys), args...)
 }
 

@@ -1,8 +1,13 @@
 package keystore_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +119,48 @@ func TestEmbeddedStoreSharesNoBudgets(t *testing.T) {
 	}
 }
 
+// TestManySpendersShareRoundTrips, and each gets its own answer.
+func TestManySpendersShareRoundTrips(t *testing.T) {
+	t.Parallel()
+	onEachSharedStore(t, func(t *testing.T, w *world) {
+		const spenders, subjects = 300, 3
+		n := w.node()
+		n.spend("warm", slowly) // the script is there
+		var trips atomic.Int64
+		release := make(chan struct{})
+		n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
+			if cmd.Name() == "evalsha" && trips.Add(1) == 1 {
+				<-release // until all others have queued up
+			}
+			return next()
+		})
+		var allowed [subjects]atomic.Int64
+		var done sync.WaitGroup
+		for i := range spenders {
+			done.Go(func() {
+				spent, err := n.Spend(t.Context(), fmt.Sprint("subject-", i%subjects), slowly)
+				if err != nil {
+					t.Error(err)
+				}
+				if spent.Allowed {
+					allowed[i%subjects].Add(1)
+				}
+			})
+		}
+		eventually(t, "all others queue", func() bool { return keystore.SpendersWaiting(n.Store) == spenders-1 })
+		close(release)
+		done.Wait()
+		for i := range allowed {
+			if got := allowed[i].Load(); got != int64(slowly.Burst) {
+				t.Errorf("subject %d: %d were allowed, want %d", i, got, slowly.Burst)
+			}
+		}
+		if got := trips.Load(); got > 2+subjects { // on a Cluster one a node
+			t.Errorf("it took %d round trips", got)
+		}
+	})
+}
+
 func TestBudgetsOfAHangingRedisAreUnavailableInTime(t *testing.T) {
 	w, server := ownRedis(t)
 	n := w.node()
@@ -123,6 +170,19 @@ func TestBudgetsOfAHangingRedisAreUnavailableInTime(t *testing.T) {
 	got, err := n.Spend(t.Context(), someKey, slowly)
 	if took := time.Since(begun); !errors.Is(err, keystore.ErrUnavailable) || got.Allowed || took > patience+slack {
 		t.Errorf("%+v, %v after %v, want ErrUnavailable after about %v", got, err, took, patience)
+	}
+	// However many wait at a time, nobody waits for more than two timeouts.
+	took := make([]time.Duration, 100)
+	together(len(took), func(i int) {
+		begun := time.Now()
+		_, err := n.Spend(t.Context(), someKey, slowly)
+		took[i] = time.Since(begun)
+		if !errors.Is(err, keystore.ErrUnavailable) {
+			t.Errorf("got %v, want ErrUnavailable", err)
+		}
+	})
+	if longest := slices.Max(took); longest > 2*patience+slack {
+		t.Errorf("the longest took %v, want at most about %v", longest, 2*patience)
 	}
 	server.signal(syscall.SIGCONT)
 	eventually(t, "the budgets are back", func() bool {

@@ -24,6 +24,13 @@ func UseClusterCommitter(s *Store) {
 	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
 }
 
+// SpendersWaiting is how many wait for a round trip of others.
+func SpendersWaiting(s *Store) int {
+	s.combiner.mu.Lock()
+	defer s.combiner.mu.Unlock()
+	return len(s.combiner.waiting)
+}
+
 // Invalidations counts what the store has heard or made of changes.
 func Invalidations(s *Store) uint64 { return s.keys.generation.Load() + s.accounts.generation.Load() }
 

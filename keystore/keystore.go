@@ -132,6 +132,7 @@ type Store struct {
 	subscribed atomic.Bool
 	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
 	budgets    *redis_rate.Limiter
+	combiner   *combiner // of budgets
 	usage      usage
 	stop       context.CancelFunc
 	background sync.WaitGroup
@@ -151,7 +152,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client})
+	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
+	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
 	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)

@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -248,10 +249,11 @@ func (g *Gateway) invalidToken(x *exchange) error {
 
 // hand gives the request to its backend.
 func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
-	if x.r.ContentLength > g.o.MaxBody {
+	maxBody := cmp.Or(route.maxBody, g.o.MaxBody)
+	if x.r.ContentLength > maxBody {
 		return bodyTooLarge()
 	}
-	body := newRequestBody(x, g.o.MaxBody, g.o.MinBodyRate)
+	body := newRequestBody(x, maxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
 	if err := body.checkEmpty(); err != nil {
 		return body.explain(err)

@@ -361,7 +361,11 @@ func TestGatewayNeedsItsOptions(t *testing.T) {
 
 func BenchmarkGateway(b *testing.B) {
 	for name, change := range map[string]func(*setup, *http.Request){
-		"allowed":           func(*setup, *http.Request) {},
+		"allowed": func(*setup, *http.Request) {},
+		"limited": func(s *setup, _ *http.Request) {
+			s.options.Limits, s.options.InFlight = newLimiter(b, 1e6, 1e6), proxy.NewInFlight(1000)
+			s.options.Now = time.Now
+		},
 		"unknown_token":     func(_ *setup, r *http.Request) { r.Header.Set("Api-Token", tokenOf("unknown")) },
 		"permission_denied": func(_ *setup, r *http.Request) { r.URL.Path, r.RequestURI = "/serp/v1/search", "/serp/v1/search" },
 		"rate_limited":      func(s *setup, _ *http.Request) { s.options.Limits = newLimiter(b, 1, 0) },

@@ -166,6 +166,7 @@ type gate struct {
 	records  records
 	registry *prometheus.Registry
 	log      *lockedBuffer
+	stop     func() // ends all of it before the test ends
 }
 
 // start runs a gateway in front of a backend that remembers what it saw.
@@ -177,6 +178,12 @@ func start(t testing.TB, changes ...func(*setup)) *gate {
 	server.Listener = guarded(t, server.Listener, wire.Options{})
 	server.Start()
 	t.Cleanup(server.Close)
+	closeUpstream := g.stop
+	g.stop = func() {
+		server.Close()
+		closeUpstream()
+		g.backend.stop()
+	}
 	g.addr = server.Listener.Addr().String()
 	return g
 }
@@ -221,7 +228,7 @@ func newGate(t testing.TB, changes ...func(*setup)) *gate {
 			t.Fatal(err)
 		}
 		t.Cleanup(upstream.Close)
-		s.backend = upstream
+		s.backend, g.stop = upstream, upstream.Close
 	}
 	s.options.Keys = s.keys
 	if s.options.Routes == nil {
@@ -412,18 +419,3 @@ func steady(text string) string {
 func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
-
-// eventually waits until the condition holds, and no longer than it must.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"gatehouse/proxy"
 )
@@ -37,8 +38,13 @@ func TestRequestsOfAKeyInFlightAreBounded(t *testing.T) {
 	g := limitGate(t, nil, nil, func(s *setup) { s.backend, s.options.InFlight = backend, inFlight })
 	var requests sync.WaitGroup
 	begin := func(token string) {
+		t.Helper()
 		requests.Go(func() { g.gateway.ServeHTTP(httptest.NewRecorder(), listRequest(token)) })
-		<-backend.begun
+		select {
+		case <-backend.begun:
+		case <-time.After(patience):
+			t.Fatal("the request did not reach the backend")
+		}
 	}
 	refused := func() {
 		t.Helper()

@@ -65,18 +65,28 @@ func (x *exchange) beginCall(r *http.Request) (*http.Request, context.CancelFunc
 		return r, func() {}
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	x.watch(liveGRPC, cancel)
+	x.watch(liveGRPC, func() {
+		cancel()
+		// While it waits for the client to go on, HTTP/2 does not look at ctx.
+		if body := x.lasting.answer.Load(); body != nil {
+			_ = (*body).Close()
+		}
+	})
 	return r.WithContext(ctx), cancel
 }
 
 // watchAnswer watches over an event stream, from where its answer begins, and
 // has a live answer end cleanly when it must.
 func (x *exchange) watchAnswer(answer *http.Response) {
-	if x.lasting == nil && isEventStream(answer.Header) {
-		x.watch(liveEvents, func() { _ = answer.Body.Close() })
+	body := answer.Body
+	switch {
+	case x.lasting != nil:
+		x.lasting.answer.Store(&body)
+	case isEventStream(answer.Header):
+		x.watch(liveEvents, func() { _ = body.Close() })
 	}
 	if x.lasting != nil {
-		answer.Body = &lastingBody{ReadCloser: answer.Body, x: x, answer: answer}
+		answer.Body = &lastingBody{ReadCloser: body, x: x, answer: answer}
 	}
 }
 

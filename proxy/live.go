@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,8 +74,10 @@ type liveRequest struct {
 	// gateway stops.
 	ending    atomic.Pointer[problem.Problem]
 	goingAway atomic.Bool
-	// cut makes reading from the backend fail. It may be called twice.
+	// cut makes reading from the backend fail.
 	cut func()
+	// answer is the body of a gRPC call's answer; nil before it has begun.
+	answer atomic.Pointer[io.ReadCloser]
 
 	// doubtful: the key may have changed since it was looked up.
 	doubtful atomic.Bool

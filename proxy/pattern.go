@@ -30,6 +30,7 @@ func compile(spec RouteSpec) ([]*Route, error) {
 		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
 		webSocket: spec.WebSocket,
 		timeout:   spec.Timeout,
+		maxBody:   spec.MaxBody,
 		open:      strings.HasSuffix(path, "/") || strings.HasSuffix(path, "}"),
 		limit:     spec.Limit,
 	}

@@ -27,6 +27,8 @@ type RouteSpec struct {
 	ByMethod   map[string]policy.Permission
 	ByQuery    QueryRule
 	Backend    Backend
+	// MaxBody is the largest request body, in bytes; 0: as Options.MaxBody says.
+	MaxBody int64
 	// WebSocket allows requests to be upgraded, to WebSocket and nothing else.
 	WebSocket bool
 	// Timeout is how long an upstream may take until the headers of its answer;
@@ -71,6 +73,7 @@ type Route struct {
 	backend    Backend
 	refused    RefusedFunc
 	timeout    time.Duration // 0: the upstream's
+	maxBody    int64         // 0: the gateway's
 	limit      *Limiter
 }
 

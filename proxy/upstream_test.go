@@ -48,11 +48,13 @@ func newBackend(t testing.TB) *backend {
 	b := &backend{t: t, listener: l, arrived: make(chan arrival, 1000)}
 	b.says(okAnswer)
 	b.wg.Go(b.listen)
-	t.Cleanup(func() {
-		_ = l.Close()
-		b.wg.Wait()
-	})
+	t.Cleanup(b.stop)
 	return b
+}
+
+func (b *backend) stop() {
+	_ = b.listener.Close()
+	b.wg.Wait()
 }
 
 // says makes the backend answer everything with the same bytes.

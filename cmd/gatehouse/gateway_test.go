@@ -34,6 +34,7 @@ type settings struct {
 	Serp          string // YAML of the limit of the route /serp/v1/
 	Origins       string // YAML of cors.origins
 	Inbound       string // more YAML of limits, with a comma in front
+	H2C           bool
 	Grace         string
 	Level         string
 	Delegation    string // YAML of delegation
@@ -46,7 +47,7 @@ type settings struct {
 	// Lines of YAML that are added to the sections of these names.
 	Products, Upstreams, Routes string
 	Token                       string // YAML of token
-	H2C                         bool
+	Plain                       bool   // without the race detector
 
 	Listen, AdminListen string // chosen by the harness
 }
@@ -212,7 +213,11 @@ func (g *gateway) configure(t testing.TB, change func(s *settings)) {
 // launch reports false when a port was in use.
 func (g *gateway) launch(t testing.TB) bool {
 	t.Helper()
-	p := startProcess(t, gatehouse(t, "serve", "--config", g.config))
+	cmd := gatehouse(t, "serve", "--config", g.config)
+	if g.set.Plain {
+		cmd.Path = plainBinary(t)
+	}
+	p := startProcess(t, cmd)
 	t.Cleanup(func() { stop(t, p) })
 	g.process = p
 	inUse := false

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -38,6 +40,9 @@ func (c *serveCommand) Run(t *terminal) error {
 		return err
 	}
 	defer flush()
+	// net/http writes there what a broken backend sends beyond its answers,
+	// which may be anything.
+	stdlog.SetOutput(io.Discard)
 	tuneCollector(t)
 	n, err := start(t.ctx, loaded, log)
 	if err != nil {

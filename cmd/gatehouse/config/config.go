@@ -136,6 +136,8 @@ type Route struct {
 	ByQuery    map[string]map[string]policy.Permission `yaml:"by_query"`
 	Upstream   string                                  `yaml:"upstream"`
 	WebSocket  bool                                    `yaml:"websocket"`
+	// MaxBody is the largest body on this route; 0: as Limits says.
+	MaxBody Bytes `yaml:"max_body"`
 	// Timeout is the upstream's on this route; 0: as the upstream says.
 	Timeout time.Duration `yaml:"timeout"`
 	// Limit is for the requests of one key to this route; nil: those of the
@@ -298,8 +300,8 @@ func (c *Config) RouteSpecs(backend func(upstream string) proxy.Backend) []proxy
 	for i, route := range c.Routes {
 		specs[i] = proxy.RouteSpec{
 			Match: route.Match, Permission: route.Permission, ByMethod: route.ByMethod, Backend: backend(route.Upstream),
-			WebSocket: route.WebSocket,
-			Timeout:   route.Timeout,
+			WebSocket: route.WebSocket, MaxBody: int64(route.MaxBody),
+			Timeout: route.Timeout,
 		}
 		for parameter, permissions := range route.ByQuery {
 			specs[i].ByQuery = proxy.QueryRule{Parameter: parameter, Permissions: permissions}

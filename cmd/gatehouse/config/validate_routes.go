@@ -76,6 +76,9 @@ func (v *validator) route(p path, route Route) {
 	if v.given(p.key("permission")) {
 		v.permission(p.key("permission"), route.Permission)
 	}
+	if v.given(p.key("max_body")) {
+		v.aboveZero(p.key("max_body"), int64(route.MaxBody), "write a size such as 1GiB, or leave it out")
+	}
 	if v.given(p.key("timeout")) {
 		v.aboveZero(p.key("timeout"), int64(route.Timeout), "write a duration such as 30s, or leave it out")
 	}
