@@ -27,7 +27,8 @@ type Attack struct {
 	Fields, Trailers []Field
 	Data             string
 	// Answers are what comes back, in order: "STATUS" or "STATUS CODE"; none
-	// where the connection, or the stream, is just closed.
+	// where the connection, or the stream, is just closed. One that ends with
+	// " or none" may also not come, where a client goes wrong behind its headers.
 	Answers []string
 	// Seen are the requests that a backend sees: "METHOD TARGET".
 	Seen []string
