@@ -29,3 +29,24 @@ func (f *InFlight) Keys() int {
 	}
 	return n
 }
+
+// Boundaries returns after how many bytes of the chunks, taken together, a
+// WebSocket's stream stands between two frames; of the ends of chunks alone.
+func Boundaries(chunks ...[]byte) []int {
+	var f frames
+	var ends []int
+	n := 0
+	for _, chunk := range chunks {
+		f.pass(chunk)
+		if n += len(chunk); f.between() {
+			ends = append(ends, n)
+		}
+	}
+	return ends
+}
+
+// CloseFrame is for tests.
+var CloseFrame = closeFrame
+
+// SplitProtocols is for tests.
+var SplitProtocols = splitProtocols

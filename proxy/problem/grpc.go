@@ -11,6 +11,7 @@ const (
 	grpcInvalidArgument   = 3
 	grpcPermissionDenied  = 7
 	grpcResourceExhausted = 8
+	grpcAborted           = 10
 	grpcUnimplemented     = 12
 	grpcInternal          = 13
 	grpcUnavailable       = 14
@@ -31,11 +32,13 @@ func (p *Problem) grpcStatus() int {
 		return grpcUnauthenticated
 	case http.StatusForbidden:
 		return grpcPermissionDenied
-	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType, http.StatusNotImplemented:
 		return grpcUnimplemented
-	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge:
 		return grpcResourceExhausted
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusConflict:
+		return grpcAborted
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
 		return grpcUnavailable
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return grpcInvalidArgument
