@@ -1,9 +1,11 @@
 package main_test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -130,4 +132,57 @@ func TestSecondSignal(t *testing.T) {
 		t.Errorf("it ended with 0, and a request in flight")
 	}
 	<-done
+}
+
+// TestDrainUnderLoadLosesNothing: whatever reached a backend was answered, and
+// whatever was not answered never reached one.
+func TestDrainUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
+	const clients = 16
+	d := newTable(t, settings{Store: embeddedStore(t), Level: "warn"})
+	before := d.backends[0].count()
+	var mu sync.Mutex
+	answered := map[string]bool{}
+	var all sync.WaitGroup
+	var enough sync.WaitGroup
+	enough.Add(clients)
+	for n := range clients {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				if i == 10 {
+					enough.Done()
+				}
+				nonce := fmt.Sprintf("%d-%d", n, i)
+				got, err := d.exchange(get(d.key, proxyListOfA).with("X-Nonce: " + nonce))
+				if err != nil || got.status == 0 {
+					if i < 10 {
+						t.Errorf("request %s: %d, %v", nonce, got.status, err)
+						enough.Done()
+					}
+					return // nobody listens any more
+				}
+				if got.status != http.StatusOK {
+					t.Errorf("request %s got %d", nonce, got.status)
+				}
+				mu.Lock()
+				answered[nonce] = true
+				mu.Unlock()
+			}
+		})
+	}
+	enough.Wait()
+	d.signal(t, syscall.SIGTERM)
+	all.Wait()
+	if code := d.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d, want 0", code)
+	}
+	seen := d.backends[0].seen(before)
+	for _, r := range seen {
+		if nonce := strings.Join(r.header["x-nonce"], ""); !answered[nonce] {
+			t.Errorf("request %s reached the backend, and was not answered", nonce)
+		}
+	}
+	if len(seen) != len(answered) {
+		t.Errorf("%d requests reached the backend, and %d were answered", len(seen), len(answered))
+	}
 }
