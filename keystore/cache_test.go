@@ -32,7 +32,7 @@ func (n *node) asked() *atomic.Int64 {
 // hears waits until the node is told of changes.
 func (n *node) hears() *node {
 	n.t.Helper()
-	eventually(n.t, "the node is subscribed", func() bool { return n.Store.Hears() })
+	eventually(n.t, "the node is subscribed", func() bool { return n.Hears() })
 	return n
 }
 
@@ -184,7 +184,7 @@ func TestCacheIsBypassedWithoutSubscription(t *testing.T) {
 	here.wantSource(token, keystore.FromCache)
 
 	r.cutSubscriptions()
-	eventually(t, "it is noticed", func() bool { return !here.Store.Hears() })
+	eventually(t, "it is noticed", func() bool { return !here.Hears() })
 	for i := range 3 {
 		there.update(person, k.ID, keystore.Update{Name: ptr(fmt.Sprint(i))})
 		there.account("acme", func(a *keystore.Account) { a.Name, a.Permissions = fmt.Sprint(i), []string{"*", fmt.Sprint(i)} })
@@ -234,7 +234,7 @@ func TestSilentSubscriptionIsGivenUp(t *testing.T) {
 	if got := here.works(token).Account.Status; got != policy.Suspended {
 		t.Errorf("after its time to live the account is still %q", got)
 	}
-	eventually(t, "it is given up", func() bool { return !here.Store.Hears() })
+	eventually(t, "it is given up", func() bool { return !here.Hears() })
 	here.wantSource(token, keystore.FromStore)
 	here.wantSource(token, keystore.FromStore)
 }

@@ -142,7 +142,7 @@ func TestRedisUserIsLimitedToThePrefix(t *testing.T) {
 			person := n.account("acme")
 			k, token := n.key(person)
 			n.works(token)
-			eventually(t, "it is subscribed", func() bool { return n.Store.Hears() })
+			eventually(t, "it is subscribed", func() bool { return n.Hears() })
 			_, next, err := n.Regenerate(t.Context(), person, k.ID, 0)
 			if err != nil {
 				t.Fatal(err)

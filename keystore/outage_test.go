@@ -130,7 +130,7 @@ func TestKilledRedisIsUnavailableUntilItIsBack(t *testing.T) {
 		t.Errorf("it took %v to be normal again", d)
 	}
 	n.wantUnknown(goneToken)
-	eventually(t, "changes are heard of again", func() bool { return n.Store.Hears() })
+	eventually(t, "changes are heard of again", func() bool { return n.Hears() })
 }
 
 func (n *node) wantUnavailableConcurrently(token keystore.Token) {
@@ -172,7 +172,7 @@ func TestHangingClusterNode(t *testing.T) {
 		_, token := n.key(person)
 		tokens = append(tokens, token)
 	}
-	eventually(t, "it is subscribed", func() bool { return n.Store.Hears() })
+	eventually(t, "it is subscribed", func() bool { return n.Hears() })
 	for _, token := range tokens {
 		n.works(token)
 	}

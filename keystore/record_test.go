@@ -90,6 +90,15 @@ func TestAccountsWithAPlanHaveAVersionOfTheirOwn(t *testing.T) {
 		if got := n.works(token).Account.Plan; got != "" {
 			t.Errorf("after it was taken away the plan is %q", got)
 		}
+		events, _, err := n.AuditLog(t.Context(), "acme", keystore.EventFilter{Action: keystore.AccountPut}, "", 10)
+		if err != nil || len(events) != 3 {
+			t.Fatalf("there are the events %v, %v", events, err)
+		}
+		for i, want := range []string{`plan "gold" null`, `plan null "gold"`} { // the newest first
+			if got := events[i].Changes; len(got) != 1 || got[0].Field+" "+string(got[0].Old)+" "+string(got[0].New) != want {
+				t.Errorf("event %d is about %v, want %s", i, got, want)
+			}
+		}
 	})
 }
 

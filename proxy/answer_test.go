@@ -21,6 +21,7 @@ func TestHeadersThatAreNoneAreNotHandedOn(t *testing.T) {
 		}{
 			{"an answer", "HTTP/1.1 200 OK\r\n" + bad + "Content-Length: 2\r\n\r\nok", http.StatusBadGateway},
 			{"an early hint", "HTTP/1.1 103 Early Hints\r\n" + bad + "\r\n" + okAnswer, http.StatusBadGateway},
+			{"a name that is none", "HTTP/1.1 200 OK\r\nX(Evil): evil" + c + "\r\nContent-Length: 2\r\n\r\nok", http.StatusBadGateway},
 			{"an announced trailer", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Bad\r\n\r\n2\r\nok\r\n0\r\n" + bad + "\r\n", http.StatusOK},
 			{"a trailer", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + bad + "X-Good: fine\r\n\r\n", http.StatusOK},
 		} {

@@ -94,7 +94,7 @@ func (t *attempt) RoundTrip(in *http.Request) (*http.Response, error) {
 		t.interim = outer.Got1xxResponse
 	}
 	t.choose(t.u.pick(nil))
-	res, err := t.try(in)
+	res, err := t.try(in) //nolint:contextcheck // it has t.ctx, which ends with the request's
 	if err == nil || !t.mayRepeat() {
 		return res, err
 	}
@@ -107,7 +107,7 @@ func (t *attempt) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	t.choose(next)
 	t.u.retried()
-	res, again := t.try(in)
+	res, again := t.try(in) //nolint:contextcheck // it has t.ctx, which ends with the request's
 	if again != nil {
 		return nil, fmt.Errorf("%w; before that: %w", again, err)
 	}
@@ -132,7 +132,7 @@ func (t *attempt) try(in *http.Request) (*http.Response, error) {
 	out.URL = target.locate(in.URL)
 	t.prepare(out)
 
-	res, err := target.transport(t.u.now()).RoundTrip(out) //nolint:bodyclose // ReverseProxy does
+	res, err := target.transport(t.u.now()).RoundTrip(out)
 	if err == nil && !t.outcome.CompareAndSwap(outcomeOpen, outcomeAnswered) {
 		_ = res.Body.Close() // it has been given up already
 		res, err = nil, errTooSlow

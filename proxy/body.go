@@ -63,6 +63,23 @@ func newRequestBody(x *exchange, maxBody, minRate int64) *requestBody {
 	return b
 }
 
+// checkEmpty returns an error where a body of length 0 was promised, and another
+// one comes. In HTTP/2 that shows only behind the headers, when a backend would
+// have the request already.
+func (b *requestBody) checkEmpty() error {
+	if b == nil || b.request.ContentLength != 0 {
+		return nil
+	}
+	n, err := b.Read(make([]byte, 1))
+	switch {
+	case n > 0:
+		return problem.New(problem.InvalidRequest, "The body of this request is longer than its Content-Length.")
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return err
+}
+
 // isCall reports whether the request is a gRPC call, whose stream of messages
 // may rest for as long as both ends like.
 func isCall(r *http.Request) bool {

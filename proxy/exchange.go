@@ -75,7 +75,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		h["Connection"] = []string{"close"}
 	}
 	if status < http.StatusOK {
-		cleanAnswer(h)
+		stripIdentity(h)
 	} else if _, given := h["Content-Type"]; !given {
 		h["Content-Type"] = nil // or the server would guess one
 	}

@@ -153,7 +153,7 @@ func cleanResponse(r *http.Response) error {
 
 func cleanHeaders(r *http.Response) {
 	for _, h := range []http.Header{r.Header, r.Trailer} {
-		cleanAnswer(h)
+		stripIdentity(h)
 		delete(h, "X-Request-Id") // ours is on the answer already
 	}
 }
@@ -162,7 +162,7 @@ func cleanHeaders(r *http.Response) {
 func stripTrailers(h http.Header) {
 	for name := range h {
 		trailer, is := strings.CutPrefix(name, http.TrailerPrefix)
-		if is && (isIdentity(trailer) || trailer == "X-Request-Id" || !isSendable(trailer, h[name])) {
+		if is && (isIdentity(trailer) || trailer == "X-Request-Id") {
 			delete(h, name)
 		}
 	}

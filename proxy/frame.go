@@ -66,6 +66,6 @@ const maxCloseReason = 123
 // closeFrame is a server's close frame (RFC 6455 §5.5.1).
 func closeFrame(code uint16, reason string) []byte {
 	reason = reason[:min(len(reason), maxCloseReason)]
-	frame := []byte{0x88, byte(2 + len(reason)), byte(code >> 8), byte(code)}
+	frame := []byte{0x88, byte(2 + len(reason)), byte(code >> 8), byte(code)} // #nosec G115 -- at most 125
 	return append(frame, reason...)
 }

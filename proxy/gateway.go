@@ -255,6 +255,9 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	}
 	body := newRequestBody(x, maxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
+	if err := body.checkEmpty(); err != nil {
+		return body.explain(err)
+	}
 	x.w.backend = g.o.Now()
 	if route.own {
 		route.setPathValues(x.r, x.path)

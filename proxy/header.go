@@ -3,10 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // withheld are the request headers that never reach a backend as the client
@@ -66,21 +63,12 @@ func (f headerFilter) withholds(name string) bool {
 // isIdentity reports whether a header could be read as one of Gatehouse's own.
 func isIdentity(name string) bool { return hasPrefixFolded(name, "x-gatehouse-") }
 
-// cleanAnswer removes from what a backend answers what could be read as
-// Gatehouse's own word, and what is no header: net/http takes control characters
-// from backends and hands them on.
-func cleanAnswer(h http.Header) {
-	for name, values := range h {
-		if isIdentity(name) || !isSendable(name, values) {
+func stripIdentity(h http.Header) {
+	for name := range h {
+		if isIdentity(name) {
 			delete(h, name)
 		}
 	}
-}
-
-func isSendable(name string, values []string) bool {
-	return httpguts.ValidHeaderFieldName(name) && !slices.ContainsFunc(values, func(value string) bool {
-		return !httpguts.ValidHeaderFieldValue(value)
-	})
 }
 
 // hasPrefixFolded compares ASCII letters in either case, and everything that is

@@ -171,3 +171,24 @@ func TestNoInFlightLimitDoesNotLimit(t *testing.T) {
 		t.Errorf("recorded %s", reason)
 	}
 }
+
+// TestWebSocketIsInFlightUntilItEnds.
+func TestWebSocketIsInFlightUntilItEnds(t *testing.T) {
+	t.Parallel()
+	inFlight := proxy.NewInFlight(1)
+	l := startLive(t, echo(nil), func(s *setup) { s.options.InFlight = inFlight })
+	conn := l.mustOpen()
+	for range 2 {
+		if _, answer, err := l.open(nil); err == nil || answer == nil || answer.StatusCode != http.StatusTooManyRequests { //nolint:bodyclose // a handshake's answer has none
+			t.Fatalf("another one was answered %+v, %v", answer, err)
+		}
+		l.records.next(t)
+	}
+	if err := conn.CloseNow(); err != nil {
+		t.Fatal(err)
+	}
+	if record := l.records.next(t); record.Status != http.StatusSwitchingProtocols || inFlight.Keys() != 0 {
+		t.Errorf("recorded %d, and %d keys are remembered", record.Status, inFlight.Keys())
+	}
+	l.mustOpen()
+}

@@ -67,7 +67,7 @@ func refusedBy(t *testing.T, g *gate, method, path string) string {
 // that of every key.
 func TestOneLimitCountsForARequest(t *testing.T) {
 	t.Parallel()
-	const any = -1
+	const all = -1
 	for _, row := range []struct {
 		name, plan, path string
 		passing          int
@@ -76,21 +76,21 @@ func TestOneLimitCountsForARequest(t *testing.T) {
 		{"no plan", "", "/usual", 3, "key"},
 		{"a faster plan", "gold", "/usual", 4, "plan"},
 		{"a slower plan", "free", "/usual", 1, "plan"},
-		{"a plan without a limit", "endless", "/usual", any, ""},
+		{"a plan without a limit", "endless", "/usual", all, ""},
 		{"a plan that is no more", "bronze", "/usual", 3, "key"},
 		{"a route's own", "", "/slow", 2, "route"},
 		{"a route's own, on a faster plan", "gold", "/slow", 2, "route"},
 		{"a route's own, on a slower plan", "free", "/slow", 2, "route"},
 		{"a route's own, on a plan without a limit", "endless", "/slow", 2, "route"},
-		{"a route without a limit", "", "/open", any, ""},
-		{"a route without a limit, on a slower plan", "free", "/open", any, ""},
+		{"a route without a limit", "", "/open", all, ""},
+		{"a route without a limit, on a slower plan", "free", "/open", all, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			g, _ := planGate(t, row.plan)
 			for i := range 20 {
 				want := ""
-				if row.passing != any && i >= row.passing {
+				if row.passing != all && i >= row.passing {
 					want = row.limit
 				}
 				if got := refusedBy(t, g, "GET", row.path); got != want {
@@ -106,9 +106,16 @@ func TestBudgetOfARouteIsItsOwn(t *testing.T) {
 	t.Parallel()
 	g, _ := planGate(t, "")
 	for i, step := range []struct{ method, path, want string }{
-		{"GET", "/slow", ""}, {"POST", "/slow", ""}, {"GET", "/slow", "route"}, {"POST", "/slow", "route"},
-		{"GET", "/slower", ""}, {"GET", "/slower", "route"},
-		{"GET", "/usual", ""}, {"GET", "/usual", ""}, {"GET", "/usual", ""}, {"GET", "/usual", "key"},
+		{"GET", "/slow", ""},
+		{"POST", "/slow", ""},
+		{"GET", "/slow", "route"},
+		{"POST", "/slow", "route"},
+		{"GET", "/slower", ""},
+		{"GET", "/slower", "route"},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", ""},
+		{"GET", "/usual", "key"},
 		{"GET", "/open", ""},
 	} {
 		if got := refusedBy(t, g, step.method, step.path); got != step.want {

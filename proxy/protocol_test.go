@@ -220,7 +220,10 @@ func TestWriteReachesAnHTTP2BackendAtMostOnce(t *testing.T) {
 		name   string
 		answer func(int64, uint32) [][]byte
 	}{
-		{"a protocol error", reset(1)}, {"an internal error", reset(2)}, {"a refusal", reset(7)}, {"a cancellation", reset(8)},
+		{"a protocol error", reset(1)},
+		{"an internal error", reset(2)},
+		{"a refusal", reset(7)},
+		{"a cancellation", reset(8)},
 		{"the end", func(int64, uint32) [][]byte { return nil }},
 		{"GOAWAY behind it", func(_ int64, stream uint32) [][]byte {
 			return [][]byte{frame(7, 0, 0, 0, 0, 0, byte(stream), 0, 0, 0, 1)}

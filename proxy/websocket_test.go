@@ -114,7 +114,7 @@ func (l *liveGate) open(header http.Header, protocols ...string) (*websocket.Con
 
 func (l *liveGate) mustOpen() *websocket.Conn {
 	l.t.Helper()
-	conn, _, err := l.open(nil)
+	conn, _, err := l.open(nil) //nolint:bodyclose // a handshake's answer has none
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestBackendThatSwitchesToSomethingElse(t *testing.T) {
 				accept := proxy.AcceptKey(r.Header.Get("Sec-Websocket-Key"))
 				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n"+strings.ReplaceAll(head, "{}", accept)+"\r\n")
 			})
-			_, response, err := l.open(nil)
+			_, response, err := l.open(nil) //nolint:bodyclose // a handshake's answer has none
 			if err == nil || response == nil || response.StatusCode != http.StatusBadGateway {
 				t.Errorf("got %v, %v, want a 502", response, err)
 			}
@@ -292,8 +292,10 @@ func TestTokenAsSubprotocol(t *testing.T) {
 		"malformed":                   {protocols: []string{"gatehouse.token.x", "chat"}, status: 401},
 		"empty":                       {protocols: []string{"gatehouse.token.", "chat"}, status: 401},
 		"where it is off":             {off: true, protocols: []string{"gatehouse.token." + good, "chat"}, status: 401},
-		"where it is off, and needless": {off: true, header: http.Header{"Api-Token": {good}},
-			protocols: []string{"gatehouse.token." + other, "chat"}, status: 101},
+		"where it is off, and needless": {
+			off: true, header: http.Header{"Api-Token": {good}},
+			protocols: []string{"gatehouse.token." + other, "chat"}, status: 101,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -305,7 +307,7 @@ func TestTokenAsSubprotocol(t *testing.T) {
 			if row.header == nil {
 				row.header = http.Header{}
 			}
-			conn, response, err := l.open(row.header, row.protocols...)
+			conn, response, err := l.open(row.header, row.protocols...) //nolint:bodyclose // a handshake's answer has none
 			if response == nil || response.StatusCode != row.status {
 				t.Fatalf("got %v, %v, want %d", response, err, row.status)
 			}
@@ -494,7 +496,8 @@ func TestDrainTellsThemToGo(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Errorf("drain: %v", err)
 	}
-	if late, _, err := l.open(nil); err == nil { // one that was on its way
+	late, _, err := l.open(nil) //nolint:bodyclose // a handshake's answer has none
+	if err == nil {             // one that was on its way
 		_, _, err = late.Read(t.Context())
 		if !errors.As(err, &closed) || closed.Code != websocket.StatusGoingAway {
 			t.Errorf("a late one got %v, want 1001", err)

@@ -37,7 +37,7 @@ func (g *gateway) dialFrames(t *testing.T, roots *x509.CertPool) *frames {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	f := &frames{conn: conn, Framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{}}
+	f := &frames{conn: conn, Framer: http2.NewFramer(conn, conn), settings: map[http2.SettingID]uint32{}} //nolint:exhaustive // filled by what comes
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	f.AllowIllegalWrites = true
 	f.hpack = hpack.NewEncoder(&f.block)
@@ -158,7 +158,10 @@ func (d *arena) fields(fields []attacktest.Field) []attacktest.Field {
 // asking is a good request.
 func asking(path, token string) []attacktest.Field {
 	return []attacktest.Field{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example.com"},
-		{Name: ":path", Value: path}, {Name: "api-token", Value: token},
+		{Name: ":method", Value: "GET"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example.com"},
+		{Name: ":path", Value: path},
+		{Name: "api-token", Value: token},
 	}
 }

@@ -376,7 +376,9 @@ func TestGRPCStreamEndsWithItsRight(t *testing.T) {
 				t.Errorf("%s: it took %s", name, took)
 			}
 			for range 2 {
-				<-g.backend.over // the backend is told
+				if err := <-g.backend.over; err == nil {
+					t.Errorf("%s: the backend was not told", name)
+				}
 			}
 		}
 	})

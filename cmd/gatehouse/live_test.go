@@ -74,7 +74,7 @@ func (g *gateway) chat(t *testing.T, k key) *websocket.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, "ws://"+g.addr+"/chat", &websocket.DialOptions{HTTPHeader: http.Header{"Api-Token": {k.Token}}})
+	conn, _, err := websocket.Dial(ctx, "ws://"+g.addr+"/chat", &websocket.DialOptions{HTTPHeader: http.Header{"Api-Token": {k.Token}}}) //nolint:bodyclose // a handshake's answer has none
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,8 @@ func TestLiveRequestsAreWatchedWithoutNews(t *testing.T) {
 	k := d.createKey(t, d.root, may("serp_api:read"))
 	socket := d.chat(t, k)
 	for _, command := range [][]any{
-		{"ACL", "SETUSER", "default", "-subscribe"}, {"CLIENT", "KILL", "TYPE", "PUBSUB"},
+		{"ACL", "SETUSER", "default", "-subscribe"},
+		{"CLIENT", "KILL", "TYPE", "PUBSUB"},
 		{"DEL", fmt.Sprintf("gatehouse:key:%x", sha256.Sum256([]byte(k.Token)))},
 	} {
 		if err := redis.client.Do(t.Context(), command...).Err(); err != nil {

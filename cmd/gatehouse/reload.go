@@ -80,10 +80,10 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			r.reload("SIGHUP")
+			r.reload("SIGHUP") //nolint:contextcheck // what it starts lives as long as the node
 		case <-tick.C:
 			if r.hasChanged() {
-				r.reload("a file has changed")
+				r.reload("a file has changed") //nolint:contextcheck // what it starts lives as long as the node
 			}
 		}
 	}

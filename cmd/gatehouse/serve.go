@@ -111,13 +111,13 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
-	if err := n.watchLive(); err != nil {
+	if err := n.watchLive(); err != nil { //nolint:contextcheck // what it starts lives as long as the node
 		return err
 	}
 	if n.config.Limits.Scope == config.ScopeCluster {
 		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.log)
 	}
-	first, err := n.build(n.config, nil)
+	first, err := n.build(n.config, nil) //nolint:contextcheck // what it starts lives as long as the node
 	if err != nil {
 		return err
 	}

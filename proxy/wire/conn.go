@@ -217,7 +217,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // it the time of an idle connection. Where there is no deadline a request is
 // being served, and must not be disturbed.
 func (c *Conn) soonest() time.Time {
-	if !c.deadline.IsZero() && !c.headUntil.IsZero() && c.headUntil.Before(c.deadline) {
+	if !c.headUntil.IsZero() && c.headUntil.Before(c.deadline) {
 		return c.headUntil
 	}
 	return c.deadline
