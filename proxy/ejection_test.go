@@ -265,3 +265,26 @@ func TestUnhealthyTargetGetsNothing(t *testing.T) {
 		t.Errorf("a closed upstream is still there:\n%s", b.metrics())
 	}
 }
+
+// TestRestIsNotOverrun: two of three targets are out, which is more than half,
+// so they get requests all the same.
+func TestRestIsNotOverrun(t *testing.T) {
+	t.Parallel()
+	well, first, second := newBackend(t), newBackend(t), newBackend(t)
+	cut := func(net.Conn, int) bool { return false }
+	first.does(cut)
+	second.does(cut)
+	b := startBalanced(t, []*url.URL{well.url(), first.url(), second.url()})
+	for range 200 {
+		if b.do(get(product + "/proxy-list")); b.shows(ejectionsLine(first.url(), 1)) && b.shows(ejectionsLine(second.url(), 1)) {
+			break
+		}
+	}
+	first.says(okAnswer)
+	second.says(okAnswer)
+	before := len(well.saw())
+	b.reads(60)
+	if got := len(well.saw()) - before; got > 50 {
+		t.Errorf("of 60 requests the rest got %d", got)
+	}
+}
