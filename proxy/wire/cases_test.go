@@ -26,6 +26,7 @@ func guardCases() []guardCase {
 		{"bare LF", "GET /a HTTP/1.1\nHost: x\n\n", []string{"invalid_request"}},
 		{"bare LF at the end of a header", "GET /a HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", []string{"invalid_request"}},
 		{"bare CR in a value", "GET /a HTTP/1.1\r\nHost: x\r\nA: b\rC: d\r\n\r\n", []string{"invalid_request"}},
+		{"bare CR in a target", "GET /a\r HTTP/1.1\r\nHost: x\r\n\r\n", []string{"invalid_request"}},
 		{"CR CR LF", "GET /a HTTP/1.1\r\r\nHost: x\r\n\r\n", []string{"invalid_request"}},
 		{"an empty line in front", "\r\n" + get, []string{"invalid_request"}},
 		{"an empty line behind a body", post("Content-Length: 1\r\n", "a") + "\r\n" + smuggle, []string{"POST /a a", "invalid_request"}},

@@ -122,8 +122,7 @@ func (p *parser) lines(b []byte) (int, *problem.Problem) {
 }
 
 // nextLine returns the line behind those that were judged, without its end, and
-// its length with it; 0 where its end is not there yet. A CR within the line is
-// for the caller to refuse, as no part of a line may have one.
+// its length with it; 0 where its end is not there yet.
 func (p *parser) nextLine(b []byte, atMost int) (line []byte, length int, fault *problem.Problem) {
 	rest := b[p.judged:]
 	end := bytes.IndexByte(rest[p.searched:], '\n')
@@ -142,6 +141,9 @@ func (p *parser) nextLine(b []byte, atMost int) (line []byte, length int, fault 
 	line, hasCR := bytes.CutSuffix(rest[:length-1], []byte{'\r'})
 	if !hasCR {
 		return nil, 0, invalid("a line does not end with CR LF")
+	}
+	if bytes.IndexByte(line, '\r') >= 0 {
+		return nil, 0, invalid("there is a CR within a line")
 	}
 	return line, length, nil
 }
