@@ -5,10 +5,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"gatehouse/proxy/problem"
 	"gatehouse/proxy/wire"
@@ -38,6 +39,7 @@ type requestBody struct {
 	minRate int64
 	waited  time.Duration
 
+	trailer  http.Header // what the backend gets behind the body
 	mu       sync.Mutex
 	finished bool
 	failure  error
@@ -53,7 +55,7 @@ func newRequestBody(x *exchange, maxBody, minRate int64) *requestBody {
 		request: x.r,
 		body:    http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, maxBody),
 		control: http.NewResponseController(x.w.ResponseWriter), header: x.w.Header(), multiplexed: x.w.multiplexed,
-		patient: isCall(x.r), minRate: minRate,
+		patient: isGRPC(x.r), minRate: minRate,
 	}
 	// The server's own request keeps its body: by its type the server knows
 	// whether the connection can carry another request.
@@ -80,11 +82,20 @@ func (b *requestBody) checkEmpty() error {
 	return err
 }
 
-// isCall reports whether the request is a gRPC call, whose stream of messages
-// may rest for as long as both ends like.
-func isCall(r *http.Request) bool {
-	rest, is := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
-	return is && r.ProtoMajor > 1 && (rest == "" || rest[0] == '+' || rest[0] == ';')
+// announceTrailers returns the trailers that the backend is told to expect: those
+// that the client announced, less what would be withheld as a header. They have
+// their values when the body was read to its end.
+func (b *requestBody) announceTrailers(f headerFilter) http.Header {
+	if b == nil || len(b.request.Trailer) == 0 {
+		return nil
+	}
+	b.trailer = make(http.Header, len(b.request.Trailer))
+	for name := range b.request.Trailer {
+		if !f.withholds(name) && httpguts.ValidTrailerHeader(name) {
+			b.trailer[name] = nil
+		}
+	}
+	return b.trailer
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -101,6 +112,11 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		// without limit. In HTTP/2 a deadline would end the body while the
 		// backend takes its time.
 		b.deadline(time.Time{})
+	}
+	if whole {
+		for name := range b.trailer {
+			b.trailer[name] = b.request.Trailer[name]
+		}
 	}
 	if err != nil && !whole {
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -85,7 +85,7 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	x, out := a.exchange, p.Out
 	out.URL.RawQuery = x.query // ReverseProxy has dropped what it could not parse
 	out.Host = p.In.Host
-	out.Trailer = nil
+	out.Trailer = x.body.announceTrailers(u.filter)
 	u.filter.strip(out.Header)
 
 	trace, continued := traceparent(p.In.Header, x.from.trusted)

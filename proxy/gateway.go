@@ -91,6 +91,7 @@ type exchange struct {
 	// upgrade: the request opens a WebSocket.
 	upgrade bool
 	live    *Live
+	body    *requestBody // nil for a request without one
 	lasting *liveRequest // nil while nobody watches over it
 }
 
@@ -255,6 +256,7 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	}
 	body := newRequestBody(x, maxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
+	x.body = body
 	if err := body.checkEmpty(); err != nil {
 		return body.explain(err)
 	}

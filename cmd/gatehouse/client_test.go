@@ -243,7 +243,7 @@ func (want refusal) check(t *testing.T, got answer) {
 
 // withheld are headers that must not reach a backend as a client sent them.
 var withheld = []string{
-	"api-token", "authorization", "x-gatehouse-", "x-forwarded-", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip",
+	"sec-websocket-", "api-token", "authorization", "x-gatehouse-", "x-forwarded-", "forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip",
 	"x-request-id", "traceparent", "tracestate", "x-original-url", "x-rewrite-url", "x-http-method-override",
 	"connection", "keep-alive", "trailer", "upgrade", "proxy-",
 }

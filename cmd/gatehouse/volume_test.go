@@ -159,7 +159,7 @@ func TestIdleConnectionsDisturbNobody(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < idle+1000 {
 		t.Skipf("SKIPPED: this needs %d open files, and there are %d (%v)", idle+1000, files.Cur, err)
 	}
-	d := newPlainTable(t, settings{Store: embeddedStore(t), Level: "warn", Plain: true, Inbound: ", connections: {total: 20000, per_address: 0}"})
+	d := newPlainTable(t, settings{Store: embeddedStore(t), Level: "warn", Plain: true, Inbound: ", connections: {total: 20000, per_address: 0}, header_timeout: 2m, idle_timeout: 5m"})
 	asked := get(d.key, proxyListOfA)
 	before := d.rss(t)
 	conns := make([]net.Conn, 0, idle)
