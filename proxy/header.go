@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -44,6 +45,42 @@ func (f headerFilter) strip(h http.Header) {
 		if f.withholds(name) {
 			delete(h, name)
 		}
+	}
+	withholdSession(h)
+}
+
+// sessionCookie is what the names of the dashboard's cookies begin with,
+// __Host-gatehouse, as hasPrefixFolded wants it.
+const sessionCookie = "--host-gatehouse"
+
+func isSession(cookie string) bool {
+	return hasPrefixFolded(strings.TrimLeft(cookie, " \t"), sessionCookie)
+}
+
+// withholdSession takes the dashboard's cookies out of the request, and leaves
+// all other bytes of Cookie as they are.
+func withholdSession(h http.Header) {
+	lines := h["Cookie"]
+	if !slices.ContainsFunc(lines, func(line string) bool {
+		for cookie := range strings.SplitSeq(line, ";") {
+			if isSession(cookie) {
+				return true
+			}
+		}
+		return false
+	}) {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		cookies := slices.DeleteFunc(strings.Split(line, ";"), isSession)
+		if line = strings.TrimLeft(strings.Join(cookies, ";"), " \t"); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	delete(h, "Cookie")
+	if len(kept) > 0 {
+		h["Cookie"] = kept
 	}
 }
 

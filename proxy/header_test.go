@@ -155,6 +155,12 @@ func TestEverythingElseArrivesUnchanged(t *testing.T) {
 		{"order of values", []string{"X-Many: b", "X-Other: 1", "x-many: a", "X-MANY: b, c"}, map[string][]string{"X-Many": {"b", "a", "b, c"}, "X-Other": {"1"}}},
 		{"empty values", []string{"X-Empty:", "X-Empty: 1", "X-Empty: "}, map[string][]string{"X-Empty": {"", "1", ""}}},
 		{"Cookie", []string{"Cookie: a=1; b=2", "Cookie: c=3"}, map[string][]string{"Cookie": {"a=1; b=2", "c=3"}}},
+		{
+			"cookies beside the dashboard's",
+			[]string{"Cookie: a=1;__Host-gatehouse-session=secret; b=2", "Cookie:  __HOST-Gatehouse=secret", "Cookie: __Host-gatehouse_x=secret; c=3"},
+			map[string][]string{"Cookie": {"a=1; b=2", "c=3"}},
+		},
+		{"the dashboard's cookie alone", []string{"Cookie: __Host-gatehouse-session=secret"}, map[string][]string{"Cookie": nil}},
 		{"Accept-Encoding", []string{"Accept-Encoding: br;q=1.0, *;q=0"}, map[string][]string{"Accept-Encoding": {"br;q=1.0, *;q=0"}}},
 		{"nothing is added", nil, map[string][]string{"Accept-Encoding": nil, "User-Agent": nil, "Te": nil, "Via": nil, "Content-Type": nil}},
 		{"User-Agent", []string{"User-Agent: x/1 (y; z)"}, map[string][]string{"User-Agent": {"x/1 (y; z)"}}},
