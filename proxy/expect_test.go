@@ -47,5 +47,7 @@ func TestContinueIsTheBackendsToSay(t *testing.T) {
 	if !strings.HasPrefix(answered, "HTTP/1.1 401 ") {
 		t.Errorf("refused, the client got %q", answered)
 	}
-	g.backend.sawNothing(t)
+	if saw := g.backend.saw(); len(saw) != 1 {
+		t.Errorf("the backend saw %v", saw)
+	}
 }
