@@ -35,6 +35,10 @@ type attempt struct {
 	timeout time.Duration   // from the whole request to the headers of the answer
 	isSafe  bool            // the request may be sent again
 
+	repeated bool      // it was sent again, and is not a third time
+	until    time.Time // when the answer is late; moves while the client is waited for
+	cut      atomic.Bool
+
 	chosen  choice
 	trace   httptrace.ClientTrace
 	interim func(code int, header textproto.MIMEHeader) error // ReverseProxy's
@@ -43,6 +47,7 @@ type attempt struct {
 
 	// Of the try under way:
 	asked, connected bool // for a connection, to the target
+	reused           bool // the connection had carried other requests
 	isTwice          bool // http.Transport wanted to send it once more
 	conn             *patientConn
 	protocol         int32
@@ -78,6 +83,13 @@ func (u *Upstream) newAttempt(r *http.Request, a Access) *attempt {
 	return t
 }
 
+// giveUp ends the attempt for a reason that is neither the client's nor the
+// backend's.
+func (t *attempt) giveUp() {
+	t.cut.Store(true)
+	t.cancel()
+}
+
 func (t *attempt) end() {
 	if t.timer != nil {
 		t.timer.Stop()
@@ -99,12 +111,14 @@ func (t *attempt) RoundTrip(in *http.Request) (*http.Response, error) {
 		return res, err
 	}
 	next := t.u.pick(t.chosen.target)
-	if next.target == nil && len(t.u.targets) == 1 && t.connected && !t.wroteAny() {
-		next = t.chosen // the connection was stale
+	if next.target == nil && len(t.u.targets) == 1 && t.reused {
+		next = t.chosen // the connection was stale, and others may be too
+		t.chosen.target.forgetIdle()
 	}
 	if next.target == nil {
 		return nil, err
 	}
+	t.repeated = true
 	t.choose(next)
 	t.u.retried()
 	res, again := t.try(in) //nolint:contextcheck // it has t.ctx, which ends with the request's
@@ -123,7 +137,7 @@ func (t *attempt) choose(c choice) {
 }
 
 func (t *attempt) try(in *http.Request) (*http.Response, error) {
-	t.asked, t.connected, t.conn, t.protocol = false, false, nil, protocolUnknown
+	t.asked, t.connected, t.reused, t.conn, t.protocol = false, false, false, nil, protocolUnknown
 	t.wroteHeaders.Store(false)
 	t.gotByte.Store(false)
 	t.interims.Store(0)
@@ -164,7 +178,10 @@ func (t *attempt) prepare(out *http.Request) {
 // fault says nothing about a target: nobody may eject one that way.
 func (t *attempt) judge(err error) {
 	target, isProbe := t.chosen.target, t.chosen.isProbe
-	isOurs := t.client.Err() != nil || t.bodyBroken.Load() || t.isTwice
+	isOurs := t.client.Err() != nil || t.bodyBroken.Load() || t.isTwice || t.cut.Load()
+	if t.connected && t.protocol == protocolHTTP2 && !isEnd(err) {
+		isOurs = true // of one stream, which may be the client's own fault
+	}
 	switch {
 	case err == nil:
 		target.answered()
@@ -177,13 +194,19 @@ func (t *attempt) judge(err error) {
 	}
 }
 
+// isEnd reports whether the error is the end of a connection.
+func isEnd(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op)
+}
+
 func (t *attempt) isLate() bool { return t.outcome.Load() == outcomeLate }
 
 // mayRepeat: nothing of the request was written, or it only reads and nothing
 // of an answer came.
 func (t *attempt) mayRepeat() bool {
 	switch {
-	case t.client.Err() != nil || t.isLate() || t.isTwice || t.bodyTouched.Load() || t.gotByte.Load():
+	case t.client.Err() != nil || t.cut.Load() || t.isLate() || t.isTwice || t.repeated || t.bodyTouched.Load() || t.gotByte.Load():
 		return false
 	case !t.connected:
 		return t.asked
@@ -206,15 +229,21 @@ func (t *attempt) askedConn(string) { t.asked = true }
 
 // gotConn: the request is about to be written to the connection.
 func (t *attempt) gotConn(info httptrace.GotConnInfo) {
-	if t.protocol == protocolHTTP2 && t.wroteHeaders.Load() && !t.isSafe {
-		// HTTP/2 repeats by itself what a backend refused, also with an error
-		// that does not say whether it acted on it. A request whose context has
-		// ended is not written.
-		t.isTwice = true
-		t.cancel()
-		return
+	if t.wroteAny() {
+		// http.Transport is about to send it once more: over HTTP/1 because the
+		// connection was stale, over HTTP/2 because the backend refused it, also
+		// with an error that does not say whether it acted on it. That may count
+		// for the one time that is allowed. A request whose context has ended is
+		// not written.
+		if !t.isSafe || t.repeated {
+			t.isTwice = true
+			t.cancel()
+			return
+		}
+		t.repeated = true
+		t.u.retried()
 	}
-	t.connected = true
+	t.connected, t.reused = true, info.Reused
 	t.conn, t.protocol = connOf(info.Conn)
 	if t.chosen.spoken == schemeH2C {
 		t.protocol = protocolHTTP2
@@ -226,9 +255,10 @@ func (t *attempt) gotConn(info httptrace.GotConnInfo) {
 		t.before = t.conn.written.Load()
 	}
 	if t.timer == nil {
+		t.until = wallClock().Add(t.timeout)
 		t.timer = time.AfterFunc(t.timeout, t.expire)
-	} else {
-		t.timer.Reset(t.timeout)
+	} else if !t.bodyTouched.Load() {
+		t.timer.Reset(t.until.Sub(wallClock())) // another try has no time of its own
 	}
 }
 

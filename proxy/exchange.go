@@ -40,6 +40,7 @@ type responseWriter struct {
 	// old: the client speaks HTTP/1.0, whose 1xx answers and framing of
 	// bodies are not those of today.
 	old      bool
+	stalled  *time.Timer   // runs while an HTTP/2 client is written to
 	renewed  time.Time     // when the client last got more time
 	backend  time.Time     // when the backend got the request
 	upstream time.Duration // from then until its answer began
@@ -104,9 +105,45 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	w.renew()
+	w.mayStall(true)
 	n, err := w.ResponseWriter.Write(b)
+	w.mayStall(false)
 	w.written += int64(n)
 	return n, err
+}
+
+// FlushError sends what is there, for http.ResponseController.
+func (w *responseWriter) FlushError() error {
+	w.renew()
+	w.mayStall(true)
+	defer w.mayStall(false)
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// mayStall gives an HTTP/2 client up that takes nothing of what is written to it
+// for too long. A deadline would count on while the backend is slow.
+func (w *responseWriter) mayStall(writing bool) {
+	switch {
+	case !w.multiplexed:
+	case !writing:
+		w.stalled.Stop()
+	case w.stalled == nil:
+		w.stalled = time.AfterFunc(ioPatience, w.giveUp)
+	default:
+		w.stalled.Reset(ioPatience)
+	}
+}
+
+func (w *responseWriter) giveUp() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(wallClock())
+}
+
+// finish gives an HTTP/2 client time to take the rest, which the server sends
+// behind the gateway's back.
+func (w *responseWriter) finish() {
+	if w.multiplexed {
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(wallClock().Add(ioPatience))
+	}
 }
 
 // renew moves the deadline that the server set when the request began. Once a

@@ -15,6 +15,9 @@ import (
 // been asked to. What came behind that would pass unjudged.
 var errSwitched = errors.New("the backend switched protocols unasked")
 
+// errNoStatus: RFC 9110 §15 knows no such status as that of the answer.
+var errNoStatus = errors.New("the backend's status code is none")
+
 // Serve forwards the request and its answer. It returns an error, and has
 // written nothing, when there is no answer.
 func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error {
@@ -34,11 +37,12 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 	// ReverseProxy hands an upgrade on; without the header there is none. See
 	// rewrite for the one that is allowed.
 	delete(r.Header, "Upgrade")
-	r, cancel := x.beginCall(r)
-	defer cancel()
-	defer x.unwatch()
+	if isGRPC(r) {
+		x.watch(liveGRPC) // from its beginning on: its answer may be long in coming
+	}
 	t := u.newAttempt(r, a)
 	defer t.end()
+	x.onCut(t.giveUp)
 
 	var failure error
 	var upgraded *http.Response
@@ -55,7 +59,7 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 			if err := cleanResponse(answer); err != nil {
 				return err
 			}
-			x.watchAnswer(answer)
+			x.answered(answer)
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failure = err },
@@ -104,10 +108,9 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	set.set("X-Forwarded-Host", p.In.Host)
 	set.set("X-Forwarded-Proto", x.from.scheme(p.In))
 	set.set("Traceparent", trace)
+	stripWebSocket(out.Header, x.upgrade)
 	if x.upgrade {
 		out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	} else {
-		stripWebSocket(out.Header)
 	}
 }
 
@@ -144,8 +147,11 @@ func (emptyBody) Close() error             { return nil }
 
 // cleanResponse takes out of a backend's answer what only Gatehouse may say.
 func cleanResponse(r *http.Response) error {
-	if r.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case r.StatusCode == http.StatusSwitchingProtocols:
 		return errSwitched
+	case r.StatusCode < http.StatusOK || r.StatusCode > 999:
+		return errNoStatus
 	}
 	cleanHeaders(r)
 	return nil

@@ -90,9 +90,8 @@ type exchange struct {
 	asked  policy.Request // what was decided on
 	// upgrade: the request opens a WebSocket.
 	upgrade bool
-	live    *Live
 	body    *requestBody // nil for a request without one
-	lasting *liveRequest // nil while nobody watches over it
+	lasting lasting
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -106,7 +105,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{r: r, from: g.o.Addresses.of(r), live: g.o.Live}
+	x := &exchange{r: r, from: g.o.Addresses.of(r)}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Reason: reasonAllowed,
@@ -263,6 +262,9 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	x.w.backend = g.o.Now()
 	if route.own {
 		route.setPathValues(x.r, x.path)
+	} else {
+		x.mayLast(g.o.Live)
+		defer x.unwatch()
 	}
 	a.exchange = x
 	return body.explain(route.backend.Serve(x.w, x.r, a))
@@ -314,6 +316,7 @@ func (g *Gateway) end(x *exchange) {
 	if x.w.status != 0 {
 		x.record.Status = x.w.status
 	}
+	x.w.finish()
 	x.record.BytesOut, x.record.Upstream = x.w.written, x.w.upstream
 	x.record.Duration = g.o.Now().Sub(x.record.Start)
 	g.o.Records.Record(&x.record)

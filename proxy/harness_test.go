@@ -190,13 +190,13 @@ func start(t testing.TB, changes ...func(*setup)) *gate {
 
 // serverOptions are those of the tests.
 func serverOptions() proxy.ServerOptions {
-	return proxy.ServerOptions{MaxHeader: 64 << 10, HeaderTimeout: patience, IdleTimeout: patience, MaxStreams: 100, ErrorLog: discardLog()}
+	return proxy.ServerOptions{MaxHeader: 64 << 10, HeaderTimeout: patience, IdleTimeout: patience, MaxStreams: 100, H2C: true, ErrorLog: discardLog()}
 }
 
 // guarded is the listener of a gateway in front of l.
 func guarded(t testing.TB, l net.Listener, o wire.Options) net.Listener {
 	t.Helper()
-	o.Limits, o.HeadTimeout = wire.Limits{Bytes: 64 << 10, Lines: 100}, patience
+	o.Limits, o.HeadTimeout, o.H2C = wire.Limits{Bytes: 64 << 10, Lines: 100}, patience, true
 	w, err := wire.Listen(l, o)
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,14 @@
 package proxy
 
 import (
-	"context"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
+	"gatehouse/keystore"
 	"gatehouse/proxy/problem"
 )
 
@@ -29,65 +31,123 @@ func isEventStream(h http.Header) bool {
 	return err == nil && kind == "text/event-stream"
 }
 
-// watch begins to watch over the exchange as a live request. What was begun
-// ends with the exchange.
-func (x *exchange) watch(kind liveKind, cut func()) {
-	if x.live == nil {
+// lasting is an exchange as a live request, from the moment on from which it is
+// watched over.
+type lasting struct {
+	live    *Live       // nil: nobody watches
+	later   *time.Timer // from when on it is watched anyway
+	request liveRequest
+
+	mu            sync.Mutex
+	watched, over bool
+	cancel        func()        // gives the backend up
+	answer        io.ReadCloser // the body of its answer; nil before it has begun
+	tunnel        *tunnel       // nil before it is one
+}
+
+// mayLast has the exchange watched over if it takes longer than liveAfter.
+// unwatch must be called.
+func (x *exchange) mayLast(live *Live) {
+	if live == nil {
 		return
 	}
-	x.lasting = &liveRequest{kind: kind, token: x.token, account: x.caller.Account.ID, asked: x.asked, cut: cut}
-	x.live.add(x.lasting)
+	l := &x.lasting
+	l.live = live
+	l.request.token, l.request.account, l.request.asked = x.token, x.caller.Account.ID, x.asked
+	l.request.known.Store(&keystore.Entry{Key: x.caller.Key, Account: x.caller.Account})
+	l.request.cut = x.cutOff
+	l.later = time.AfterFunc(liveAfter, func() { x.watch(liveOther) })
+}
+
+// watch begins to watch over the exchange, as a request of that kind.
+func (x *exchange) watch(kind liveKind) {
+	l := &x.lasting
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.live == nil || l.over || l.watched && kind == liveOther:
+		return
+	case l.watched:
+		l.live.remove(&l.request) // it was of no kind so far
+	}
+	l.watched, l.request.kind = true, kind
+	l.live.add(&l.request)
 }
 
 // unwatch ends the watch, and has the record say why the request was ended.
 func (x *exchange) unwatch() {
-	if x.lasting == nil {
+	l := &x.lasting
+	if l.live == nil {
 		return
 	}
-	x.live.remove(x.lasting)
-	if p := x.ending(); p != nil && !x.lasting.goingAway.Load() {
+	l.later.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	if !l.watched {
+		return
+	}
+	l.live.remove(&l.request)
+	if p := x.ending(); p != nil && !l.request.goingAway.Load() {
 		x.record.Reason = string(p.Code)
 	}
 }
 
 // ending is why the exchange must end before its time; nil for no reason.
-func (x *exchange) ending() *problem.Problem {
-	if x.lasting == nil {
-		return nil
-	}
-	return x.lasting.ending.Load()
-}
+func (x *exchange) ending() *problem.Problem { return x.lasting.request.ending.Load() }
 
-// beginCall watches over a gRPC call from its beginning: its answer may be long
-// in coming. It returns the request to forward, and what ends the call.
-func (x *exchange) beginCall(r *http.Request) (*http.Request, context.CancelFunc) {
-	if x.live == nil || !isGRPC(r) {
-		return r, func() {}
+// cutOff gives the backend up, and the client a moment to take what is left: one
+// that takes nothing must not hold on to what it has no right to.
+func (x *exchange) cutOff() {
+	l := &x.lasting
+	l.mu.Lock()
+	cancel, answer, tunnel := l.cancel, l.answer, l.tunnel
+	if !l.over && tunnel == nil {
+		_ = http.NewResponseController(x.w.ResponseWriter).SetWriteDeadline(wallClock().Add(closePatience))
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	x.watch(liveGRPC, func() {
+	l.mu.Unlock()
+	if cancel != nil {
 		cancel()
-		// While it waits for the client to go on, HTTP/2 does not look at ctx.
-		if body := x.lasting.answer.Load(); body != nil {
-			_ = (*body).Close()
-		}
-	})
-	return r.WithContext(ctx), cancel
+	}
+	if tunnel != nil {
+		tunnel.hurry()
+	}
+	if answer != nil {
+		// While it waits for the client to go on, HTTP/2 does not look at a
+		// context. Closing may wait until the backend takes something.
+		_ = answer.Close()
+	}
 }
 
-// watchAnswer watches over an event stream, from where its answer begins, and
-// has a live answer end cleanly when it must.
-func (x *exchange) watchAnswer(answer *http.Response) {
+// onCut is what gives the backend up.
+func (x *exchange) onCut(cancel func()) {
+	x.lasting.mu.Lock()
+	x.lasting.cancel = cancel
+	x.lasting.mu.Unlock()
+	if x.ending() != nil {
+		cancel()
+	}
+}
+
+// answered notes the answer, and has event streams watched over, which end
+// cleanly when they must, as gRPC calls do.
+func (x *exchange) answered(answer *http.Response) {
+	if x.lasting.live == nil {
+		return
+	}
 	body := answer.Body
-	switch {
-	case x.lasting != nil:
-		x.lasting.answer.Store(&body)
-	case isEventStream(answer.Header):
-		x.watch(liveEvents, func() { _ = body.Close() })
+	x.lasting.mu.Lock()
+	x.lasting.answer = body
+	x.lasting.mu.Unlock()
+	if x.ending() != nil {
+		_ = body.Close() // it has just come
 	}
-	if x.lasting != nil {
-		answer.Body = &lastingBody{ReadCloser: body, x: x, answer: answer}
+	if isEventStream(answer.Header) {
+		x.watch(liveEvents)
+	} else if !isGRPC(x.r) {
+		return
 	}
+	answer.Body = &lastingBody{ReadCloser: body, x: x, answer: answer}
 }
 
 // lastingBody ends where the exchange must end.
@@ -113,7 +173,7 @@ func (b *lastingBody) Read(p []byte) (int, error) {
 // endCall says in the trailers why a gRPC call was ended whose answer had begun.
 func (x *exchange) endCall() {
 	p := x.ending()
-	if p == nil || x.lasting.kind != liveGRPC {
+	if p == nil || !isGRPC(x.r) {
 		return
 	}
 	status, message := problem.GRPC(p)

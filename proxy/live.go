@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +24,9 @@ const (
 	// livePatience is for how long a request goes on whose key cannot be
 	// looked up.
 	livePatience = 10 * time.Second
+	// liveAfter is from when on any request is watched over: backends know
+	// other ways to stream than those with a name.
+	liveAfter = time.Second
 	// liveLookups is how many lookups are under way at a time, which the store
 	// combines.
 	liveLookups = 64
@@ -38,6 +40,7 @@ const (
 	liveWebSocket liveKind = "websocket"
 	liveEvents    liveKind = "event_stream"
 	liveGRPC      liveKind = "grpc"
+	liveOther     liveKind = "other" // any request that takes longer than liveAfter
 )
 
 // LiveOptions is what a Live is made of.
@@ -50,9 +53,10 @@ type LiveOptions struct {
 	Metrics prometheus.Registerer
 }
 
-// Live knows the requests that last: WebSockets, event streams and gRPC calls.
-// Each of them ends within a second of the moment from which its key would not
-// let it begin. It may be used concurrently.
+// Live knows the requests that last: WebSockets, event streams, gRPC calls, and
+// whatever else is under way for longer than a second. Each of them ends within
+// a second of the moment from which its key would not let it begin. It may be
+// used concurrently.
 type Live struct {
 	o     LiveOptions
 	wake  chan struct{}
@@ -62,6 +66,9 @@ type Live struct {
 	requests map[*liveRequest]struct{}
 	draining bool
 	none     chan struct{} // closed while there is no request
+
+	looking atomic.Bool // lookups are under way
+	lookups sync.WaitGroup
 }
 
 // liveRequest is one of them.
@@ -74,15 +81,14 @@ type liveRequest struct {
 	// gateway stops.
 	ending    atomic.Pointer[problem.Problem]
 	goingAway atomic.Bool
-	// cut makes reading from the backend fail.
+	// cut breaks the request off, on both sides. It may take its time.
 	cut func()
-	// answer is the body of a gRPC call's answer; nil before it has begun.
-	answer atomic.Pointer[io.ReadCloser]
 
 	// doubtful: the key may have changed since it was looked up.
 	doubtful atomic.Bool
-	known    keystore.Entry // what was found last; of the judging goroutine
-	// unknownSince is when looking it up failed first; zero for a success.
+	known    atomic.Pointer[keystore.Entry] // what was found last; never nil
+	// unknownSince is when looking it up failed first; zero for a success. It is
+	// the lookup's own.
 	unknownSince time.Time
 }
 
@@ -95,11 +101,11 @@ func NewLive(o LiveOptions) (*Live, error) {
 		o: o, wake: make(chan struct{}, 1), requests: map[*liveRequest]struct{}{}, none: make(chan struct{}),
 		gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "gatehouse_live_requests",
-			Help: "Requests under way that last: WebSockets, event streams and gRPC calls, by kind.",
+			Help: "Requests under way that last: WebSockets, event streams, gRPC calls, and others that take longer than a second, by kind.",
 		}, []string{"kind"}),
 	}
 	close(l.none)
-	for _, kind := range []liveKind{liveWebSocket, liveEvents, liveGRPC} {
+	for _, kind := range []liveKind{liveWebSocket, liveEvents, liveGRPC, liveOther} {
 		l.gauge.WithLabelValues(string(kind)).Set(0)
 	}
 	return l, o.Metrics.Register(l.gauge)
@@ -135,6 +141,7 @@ func (l *Live) Run(ctx context.Context) {
 	defer tick.Stop()
 	round := time.NewTicker(liveRound)
 	defer round.Stop()
+	defer l.lookups.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,6 +166,8 @@ func (l *Live) doubtAll() {
 	}
 }
 
+// judgeAll decides on every request by what is known, which waits for nothing,
+// and has those looked up that are in doubt.
 func (l *Live) judgeAll(ctx context.Context) {
 	l.mu.Lock()
 	all := make([]*liveRequest, 0, len(l.requests))
@@ -166,16 +175,25 @@ func (l *Live) judgeAll(ctx context.Context) {
 		all = append(all, r)
 	}
 	l.mu.Unlock()
+	now := l.o.Now()
+	doubtful := all[:0]
+	for _, r := range all {
+		r.decide(now)
+		if r.doubtful.Load() && r.ending.Load() == nil {
+			doubtful = append(doubtful, r)
+		}
+	}
+	if len(doubtful) > 0 && l.looking.CompareAndSwap(false, true) {
+		l.lookups.Go(func() { l.lookUp(ctx, doubtful) })
+	}
+}
+
+// lookUp looks the keys of requests up again. What came into doubt meanwhile is
+// looked up behind it.
+func (l *Live) lookUp(ctx context.Context, doubtful []*liveRequest) {
 	slots := make(chan struct{}, liveLookups)
 	var lookups sync.WaitGroup
-	for _, r := range all {
-		if r.ending.Load() != nil {
-			continue
-		}
-		if !r.doubtful.Swap(false) {
-			r.decide(l.o.Now())
-			continue
-		}
+	for _, r := range doubtful {
 		slots <- struct{}{}
 		lookups.Go(func() {
 			defer func() { <-slots }()
@@ -183,15 +201,35 @@ func (l *Live) judgeAll(ctx context.Context) {
 		})
 	}
 	lookups.Wait()
+	again := l.isInDoubt()
+	l.looking.Store(false)
+	if again {
+		l.poke()
+	}
+}
+
+// isInDoubt reports whether a request was brought into doubt again, and not
+// only left there because the store did not answer.
+func (l *Live) isInDoubt() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for r := range l.requests {
+		if r.doubtful.Load() && r.unknownSince.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // judge looks the key up again.
 func (l *Live) judge(ctx context.Context, r *liveRequest) {
+	r.doubtful.Store(false)
 	entry, err := l.o.Keys.Lookup(ctx, r.token)
 	now := l.o.Now()
 	switch {
 	case err == nil && entry.Key != nil && entry.Account != nil:
-		r.known, r.unknownSince = entry, time.Time{}
+		r.unknownSince = time.Time{}
+		r.known.Store(&entry)
 		r.decide(now)
 	case errors.Is(err, keystore.ErrUnknownToken):
 		r.end(problem.New(problem.InvalidToken, "This token is not valid any more."))
@@ -209,19 +247,18 @@ func (l *Live) judge(ctx context.Context, r *liveRequest) {
 
 // decide judges by what was found last.
 func (r *liveRequest) decide(now time.Time) {
-	if r.known.Key == nil {
-		return // nothing was found yet, and the request is in doubt
-	}
-	asked := r.asked
+	asked, known := r.asked, r.known.Load()
 	asked.At = now
-	if decision := policy.Decide(asked, r.known.Key, r.known.Account); !decision.Allowed() {
+	if decision := policy.Decide(asked, known.Key, known.Account); !decision.Allowed() {
 		r.end(problem.Refused(decision))
 	}
 }
 
+// end has the request cut off beside whoever judges: a backend that takes
+// nothing any more may hold that up until its connection is given up.
 func (r *liveRequest) end(p *problem.Problem) {
 	if r.ending.CompareAndSwap(nil, p) {
-		r.cut()
+		go r.cut()
 	}
 }
 
@@ -253,10 +290,10 @@ func (l *Live) remove(r *liveRequest) {
 	l.gauge.WithLabelValues(string(r.kind)).Dec()
 }
 
-// leave ends a request because the gateway stops. A gRPC call is left alone:
-// it has an end of its own, and its client is told by HTTP/2.
+// leave ends a request because the gateway stops. One that has an end of its
+// own is left alone.
 func (r *liveRequest) leave() {
-	if r.kind == liveGRPC {
+	if r.kind != liveWebSocket && r.kind != liveEvents {
 		return
 	}
 	r.goingAway.Store(true)

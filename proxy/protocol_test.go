@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gatehouse/proxy"
 )
 
 // startProduct serves a handler with the protocols, with TLS if the scheme says
@@ -264,4 +267,50 @@ func TestRefusedReadIsSentAgainByHTTP2(t *testing.T) {
 			t.Errorf("error %d: got %d (%v) for %d requests, want 200 for 2", code, a.Status, record.Cause, count.Load())
 		}
 	}
+}
+
+// TestReadReachesAnHTTP2BackendAtMostTwice, and in the time of one request,
+// whatever a backend says: one that refuses without end must not be asked so.
+func TestReadReachesAnHTTP2BackendAtMostTwice(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(int64, uint32) [][]byte{
+		"a protocol error":  func(_ int64, stream uint32) [][]byte { return [][]byte{frame(3, 0, stream, 0, 0, 0, 1)} },
+		"a refusal":         func(_ int64, stream uint32) [][]byte { return [][]byte{frame(3, 0, stream, 0, 0, 0, 7)} },
+		"GOAWAY in between": func(int64, uint32) [][]byte { return [][]byte{frame(7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)} },
+		"the end":           func(int64, uint32) [][]byte { return nil },
+	} {
+		for targets := range 2 {
+			t.Run(fmt.Sprintf("%s, %d more", name, targets), func(t *testing.T) {
+				t.Parallel()
+				at, count := startFramed(t, answer)
+				g := start(t, func(s *setup) {
+					s.upstream.Timeout = time.Second
+					s.upstream.Targets = []*url.URL{at}
+					for range targets {
+						s.upstream.Targets = append(s.upstream.Targets, at)
+					}
+				})
+				begun := time.Now()
+				a, record := g.do(get(product + "/proxy-list"))
+				if count.Load() > 2 || a.Status < 502 || time.Since(begun) > 5*time.Second {
+					t.Errorf("the backend was asked %d times in %s, and the client got %d (%v)", count.Load(), time.Since(begun), a.Status, record.Cause)
+				}
+			})
+		}
+	}
+}
+
+// TestStreamErrorsEjectNobody: they may be the client's own doing.
+func TestStreamErrorsEjectNobody(t *testing.T) {
+	t.Parallel()
+	at, count := startFramed(t, func(_ int64, stream uint32) [][]byte { return [][]byte{frame(3, 0, stream, 0, 0, 0, 2)} })
+	other, _ := startFramed(t, func(_ int64, stream uint32) [][]byte { return [][]byte{frame(1, 5, stream, 0x88)} })
+	g := start(t, func(s *setup) {
+		s.upstream.Targets = []*url.URL{at, other}
+		s.upstream.Ejection = proxy.Ejection{Failures: 1, Backoff: time.Hour, MaxBackoff: time.Hour}
+	})
+	eventually(t, "the failing target is asked three times", func() bool {
+		g.do(get(product + "/whitelist?type=add"))
+		return count.Load() >= 3
+	})
 }

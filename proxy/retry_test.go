@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,5 +220,37 @@ func TestConnectionGrowsOld(t *testing.T) {
 		if got := saw[i].connection - saw[0].connection; got != connection {
 			t.Errorf("request %d came on connection %d, want %d", i, got, connection)
 		}
+	}
+}
+
+// TestReadIsSentAgainOnce: however many stale connections there are.
+func TestReadIsSentAgainOnce(t *testing.T) {
+	t.Parallel()
+	const idle = 8
+	g := start(t)
+	together := make(chan struct{})
+	var arrived atomic.Int64
+	g.backend.does(func(c net.Conn, _ int) bool {
+		if arrived.Add(1) == idle {
+			close(together)
+		}
+		select {
+		case <-together:
+		case <-t.Context().Done():
+			return false
+		}
+		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		return err == nil
+	})
+	var all sync.WaitGroup
+	for range idle {
+		all.Go(func() { g.raw(get(product + "/proxy-list")) })
+	}
+	all.Wait()
+	g.backend.does(func(net.Conn, int) bool { return false }) // every connection ends with the request
+	before := len(g.backend.saw())
+	a := parseAnswer(t, "GET", g.raw(get(product+"/proxy-list")))
+	if asked := len(g.backend.saw()) - before; asked > 2 || a.Status != http.StatusBadGateway {
+		t.Errorf("the backend was asked %d times, and the client got %d", asked, a.Status)
 	}
 }

@@ -80,6 +80,9 @@ func (t *target) transport(now time.Time) *http.Transport {
 
 // locate says where on the target a request goes. A transport may still look at
 // what it got before.
+// forgetIdle has the next request dial.
+func (t *target) forgetIdle() { t.pool.Load().CloseIdleConnections() }
+
 func (t *target) locate(u *url.URL) *url.URL {
 	at := *u
 	at.Scheme, at.Host = t.scheme, t.host

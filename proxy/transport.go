@@ -22,6 +22,9 @@ const (
 	// to say so. Requests would go on being sent into a dead one otherwise.
 	upstreamPingAfter   = 15 * time.Second
 	upstreamPingTimeout = 5 * time.Second
+	// streamBuffer is how much of an HTTP/2 answer is held for a client that does
+	// not take it, in bytes.
+	streamBuffer = 256 << 10
 )
 
 // NewTransport is tuned for a gateway: as many connections as there are
@@ -56,7 +59,9 @@ func newTransport(scheme string, patience time.Duration, secured *tls.Config) *h
 		MaxResponseHeaderBytes: maxResponseHeader,
 		DisableCompression:     true,
 		Protocols:              protocolsOf(scheme),
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: upstreamPingAfter, PingTimeout: upstreamPingTimeout},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: upstreamPingAfter, PingTimeout: upstreamPingTimeout, MaxReceiveBufferPerStream: streamBuffer,
+		},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"gatehouse/proxy/problem"
@@ -36,11 +37,21 @@ func (u *Upstream) tunnel(w http.ResponseWriter, x *exchange, answer *http.Respo
 	}
 	defer func() { _ = client.Close() }()
 	t := &tunnel{client: client, backend: backend, x: x, buffers: u.buffers}
-	if err := t.open(buffered.Writer, x.w.Header(), answer); err != nil {
+	err = wire.Tunnel(client) // what follows are no requests
+	if err == nil {
+		err = t.open(buffered.Writer, x.w.Header(), answer)
+	}
+	if err != nil {
 		x.record.Reason, x.record.Cause = reasonAborted, err
 		return nil // there is nobody to answer
 	}
-	x.watch(liveWebSocket, func() { _ = backend.Close() })
+	x.lasting.mu.Lock()
+	x.lasting.tunnel = t
+	x.lasting.mu.Unlock()
+	if x.ending() != nil {
+		t.hurry()
+	}
+	x.watch(liveWebSocket)
 	t.run(buffered.Reader)
 	x.w.written, x.record.BytesIn = t.sent, t.received
 	return nil
@@ -52,8 +63,9 @@ type tunnel struct {
 	backend io.ReadWriteCloser
 	x       *exchange
 	buffers *BufferPool
-	toward  frames // of what the client got
-	sent    int64  // bytes to the client
+	mu      sync.Mutex // of the client's deadline
+	toward  frames     // of what the client got
+	sent    int64      // bytes to the client
 	// received are bytes from the client; of the goroutine that copies them,
 	// until that has ended.
 	received int64
@@ -67,7 +79,7 @@ func (t *tunnel) open(w *bufio.Writer, h http.Header, answer *http.Response) err
 	for name, values := range answer.Header {
 		h[name] = values
 	}
-	h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	h["Connection"], h["Upgrade"], h["X-Request-Id"] = []string{"Upgrade"}, []string{"websocket"}, t.x.w.requestID
 	t.more()
 	_, err := io.WriteString(w, "HTTP/1.1 101 Switching Protocols\r\n")
 	return errors.Join(err, h.Write(w), ignoreCount(io.WriteString(w, "\r\n")), w.Flush())
@@ -79,7 +91,6 @@ func (x *exchange) hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, e
 	if err != nil {
 		return nil, nil, err
 	}
-	wire.Tunnel(conn) // what follows are no requests
 	x.w.switched()
 	return conn, buffered, nil
 }
@@ -130,12 +141,26 @@ func (t *tunnel) copyToClient() {
 	}
 }
 
-// more gives the client time for the next write.
-func (t *tunnel) more() { _ = t.client.SetWriteDeadline(wallClock().Add(ioPatience)) }
+// more gives the client time for the next write: little, when it must go.
+func (t *tunnel) more() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	patience := ioPatience
+	if t.x.ending() != nil {
+		patience = closePatience
+	}
+	_ = t.client.SetWriteDeadline(wallClock().Add(patience))
+}
+
+// hurry ends the tunnel from another goroutine.
+func (t *tunnel) hurry() {
+	t.more()
+	_ = t.backend.Close()
+}
 
 func (t *tunnel) closeCode(p *problem.Problem) (uint16, string) {
 	switch {
-	case t.x.lasting.goingAway.Load():
+	case t.x.lasting.request.goingAway.Load():
 		return closeGoingAway, "going_away"
 	case p.Code == problem.KeyStoreUnavailable:
 		return closeTryAgainLater, string(p.Code)

@@ -34,6 +34,8 @@ func upgrade(r *http.Request, route *Route) (bool, error) {
 	key := h["Sec-Websocket-Key"]
 	version := h["Sec-Websocket-Version"]
 	switch {
+	case namesHandshake(h["Connection"]):
+		return false, badHandshake("its Connection header names a part of it")
 	case len(asked) != 1 || !strings.EqualFold(asked[0], "websocket"):
 		return false, badHandshake("it asks for more than one protocol")
 	case r.Method != http.MethodGet || !r.ProtoAtLeast(1, 1):
@@ -46,6 +48,18 @@ func upgrade(r *http.Request, route *Route) (bool, error) {
 		return false, badHandshake("its Sec-WebSocket-Key is not 16 bytes in base64")
 	}
 	return true, nil
+}
+
+// namesHandshake reports whether parts of a handshake would end at this hop.
+func namesHandshake(lines []string) bool {
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			if hasPrefixFolded(strings.Trim(name, " \t"), "sec-websocket-") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func badHandshake(fault string) error {
@@ -141,11 +155,12 @@ func (g *Gateway) takeProtocolToken(x *exchange) error {
 	return nil
 }
 
-// stripWebSocket takes the headers of a handshake from a request that is none:
-// a token may stand in them.
-func stripWebSocket(h http.Header) {
+// stripWebSocket takes the headers of a handshake from a request that is none,
+// and those that only look like them from one that is: a token may stand in
+// them.
+func stripWebSocket(h http.Header, upgrade bool) {
 	for name := range h {
-		if hasPrefixFolded(name, "sec-websocket-") {
+		if hasPrefixFolded(name, "sec-websocket-") && !(upgrade && strings.HasPrefix(name, "Sec-Websocket-")) {
 			delete(h, name)
 		}
 	}

@@ -67,13 +67,22 @@ func BodyFault(r *http.Request) *problem.Problem {
 }
 
 // Tunnel ends the judging on a connection that was taken from net/http after an
-// upgrade, and that nobody reads at the moment. Other connections are left
-// alone.
-func Tunnel(c net.Conn) {
+// upgrade, and that nobody reads at the moment. It returns an error where the
+// client has already sent what is no request, although nothing else was due.
+// Other connections are left alone.
+func Tunnel(c net.Conn) error {
+	var guarded *Conn
 	switch conn := c.(type) {
 	case *Conn:
-		conn.raw.Store(true)
+		guarded = conn
 	case *secureConn:
-		conn.raw.Store(true)
+		guarded = conn.Conn
+	default:
+		return nil
 	}
+	if guarded.broken != nil {
+		return guarded.broken
+	}
+	guarded.raw.Store(true)
+	return nil
 }

@@ -83,7 +83,9 @@ func (s *site) tunnel(w http.ResponseWriter) {
 		return
 	}
 	defer func() { _ = c.Close() }()
-	wire.Tunnel(c)
+	if err := wire.Tunnel(c); err != nil {
+		panic(err)
+	}
 	_, _ = io.WriteString(c, "go")
 	_, _ = io.Copy(c, io.MultiReader(io.LimitReader(buffered, int64(buffered.Reader.Buffered())), c))
 }
