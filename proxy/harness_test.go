@@ -154,12 +154,14 @@ type setup struct {
 	backend  proxy.Backend // in the place of the upstream
 	upstream proxy.UpstreamOptions
 	options  proxy.Options
+	h2c      bool
 }
 
 // gate is a running gateway with everything around it.
 type gate struct {
 	t        testing.TB
 	addr     string
+	h2c      bool
 	gateway  *proxy.Gateway
 	backend  *backend
 	clock    *clock
@@ -174,8 +176,10 @@ func start(t testing.TB, changes ...func(*setup)) *gate {
 	t.Helper()
 	g := newGate(t, changes...)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = proxy.NewServer(g.gateway, serverOptions())
-	server.Listener = guarded(t, server.Listener, wire.Options{})
+	options := serverOptions()
+	options.H2C = g.h2c
+	server.Config = proxy.NewServer(g.gateway, options)
+	server.Listener = guarded(t, server.Listener, wire.Options{H2C: g.h2c})
 	server.Start()
 	t.Cleanup(server.Close)
 	closeUpstream := g.stop
@@ -190,13 +194,13 @@ func start(t testing.TB, changes ...func(*setup)) *gate {
 
 // serverOptions are those of the tests.
 func serverOptions() proxy.ServerOptions {
-	return proxy.ServerOptions{MaxHeader: 64 << 10, HeaderTimeout: patience, IdleTimeout: patience, MaxStreams: 100, H2C: true, ErrorLog: discardLog()}
+	return proxy.ServerOptions{MaxHeader: 64 << 10, HeaderTimeout: patience, IdleTimeout: patience, MaxStreams: 100, ErrorLog: discardLog()}
 }
 
 // guarded is the listener of a gateway in front of l.
 func guarded(t testing.TB, l net.Listener, o wire.Options) net.Listener {
 	t.Helper()
-	o.Limits, o.HeadTimeout, o.H2C = wire.Limits{Bytes: 64 << 10, Lines: 100}, patience, true
+	o.Limits, o.HeadTimeout = wire.Limits{Bytes: 64 << 10, Lines: 100}, patience
 	w, err := wire.Listen(l, o)
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +234,7 @@ func newGate(t testing.TB, changes ...func(*setup)) *gate {
 		t.Cleanup(upstream.Close)
 		s.backend, g.stop = upstream, upstream.Close
 	}
-	s.options.Keys = s.keys
+	s.options.Keys, g.h2c = s.keys, s.h2c
 	if s.options.Routes == nil {
 		s.options.Routes = routes(t, s.backend)
 	}

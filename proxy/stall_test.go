@@ -80,7 +80,7 @@ func TestWhoTakesNothingHoldsNothing(t *testing.T) {
 			t.Run(name+", "+contentType, func(t *testing.T) {
 				t.Parallel()
 				backend, over := stream(t, contentType)
-				l := startLive(t, backend)
+				l := startLive(t, backend, func(s *setup) { s.h2c = true })
 				ask(t, l, plainPath)
 				eventually(t, "it is watched over", func() bool { return l.liveCount() == 1 })
 				l.keys.fail(keystore.ErrUnknownToken)
