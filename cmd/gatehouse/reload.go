@@ -28,6 +28,7 @@ type reloader struct {
 	lookupEnv func(string) (string, bool)
 
 	seen, settling [sha256.Size]byte // of the files: as loaded, and as last looked at
+	settled        *generation       // the one whose catalogue is the store's; or it is that of two
 
 	successful prometheus.Gauge
 	loadedAt   prometheus.Gauge
@@ -55,7 +56,7 @@ func (n *node) follow(file string, lookupEnv func(string) (string, bool)) {
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
 	r.seen = r.look()
-	r.settling = r.seen
+	r.settling, r.settled = r.seen, n.current.Load()
 	ctx, stop := context.WithCancel(context.Background())
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -82,10 +83,20 @@ func (r *reloader) run(ctx context.Context, hangups <-chan os.Signal) {
 		case <-hangups:
 			r.reload("SIGHUP") //nolint:contextcheck // what it starts lives as long as the node
 		case <-tick.C:
+			r.settle()
 			if r.hasChanged() {
 				r.reload("a file has changed") //nolint:contextcheck // what it starts lives as long as the node
 			}
 		}
+	}
+}
+
+// settle takes from accounts what only the generation before knew. No request
+// of that one is being decided any more: a lookup takes no second.
+func (r *reloader) settle() {
+	if g := r.current.Load(); r.settled != g {
+		r.store.SetCatalogue(g.catalogue)
+		r.settled = g
 	}
 }
 
@@ -153,8 +164,8 @@ func (n *node) replace(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	// While requests of both generations are under way, accounts hold what
-	// either of them knows.
+	// While requests of both generations are being decided, accounts hold what
+	// either of them knows; see settle.
 	both, err := policy.NewCatalogue(append(productPermissions(before.config), productPermissions(next.config)...)...)
 	if err != nil {
 		retire(next.parts, before.parts)
@@ -162,7 +173,6 @@ func (n *node) replace(c *config.Config) error {
 	}
 	n.store.SetCatalogue(both)
 	n.current.Store(next)
-	n.store.SetCatalogue(next.catalogue)
 	retire(before.parts, next.parts)
 
 	connections := c.Limits.Connections
