@@ -139,6 +139,7 @@ func TestAnswerThatIsNoneIsA502(t *testing.T) {
 		{"a broken length", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"},
 		{"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"},
 		{"too many headers", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10) + "\r\n\r\n"},
+		{"a status that is none", "HTTP/1.1 099 None\r\nContent-Length: 0\r\n\r\n"},
 		{"a protocol without a name", "HTTP/1.1 101 Switching Protocols\r\n\r\nGET / HTTP/1.1\r\n\r\n"},
 		{"a protocol nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET / HTTP/1.1\r\n\r\n"},
 	} {

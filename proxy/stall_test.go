@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +104,7 @@ func TestWhoTakesNothingHoldsNothing(t *testing.T) {
 func TestWebSocketOfAClientThatReadsNothingEndsToo(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
+	var written atomic.Int64
 	l := startLive(t, func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		conn, err := websocket.Accept(w, r, nil)
@@ -111,10 +113,17 @@ func TestWebSocketOfAClientThatReadsNothingEndsToo(t *testing.T) {
 		}
 		defer func() { _ = conn.CloseNow() }() // the gateway has ended it
 		for conn.Write(r.Context(), websocket.MessageBinary, make([]byte, 64<<10)) == nil {
+			written.Add(1)
 		}
 	})
 	l.mustOpen() // and reads nothing
-	eventually(t, "it is watched over", func() bool { return l.liveCount() == 1 })
+	before, since := int64(-1), time.Now()
+	eventually(t, "all buffers are full", func() bool {
+		if now := written.Load(); now != before {
+			before, since = now, time.Now()
+		}
+		return before > 0 && time.Since(since) > 300*time.Millisecond
+	})
 	l.keys.fail(keystore.ErrUnknownToken)
 	l.live.Changed(keystore.Change{})
 	begun := time.Now()
