@@ -9,6 +9,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+
+	"gatehouse/proxy/attacktest"
 )
 
 // slowBackend answers when it is released.
@@ -184,5 +188,50 @@ func TestDrainUnderLoadLosesNothing(t *testing.T) {
 	}
 	if len(seen) != len(answered) {
 		t.Errorf("%d requests reached the backend, and %d were answered", len(seen), len(answered))
+	}
+}
+
+// TestDrainSendsGOAWAY: an HTTP/2 client is told, and its request under way is
+// answered.
+func TestDrainSendsGOAWAY(t *testing.T) {
+	t.Parallel()
+	slow, begun, release := slowBackend(t)
+	certFile, keyFile, roots := certificate(t)
+	d := newPlainTable(t, settings{
+		Store: embeddedStore(t), TLS: fmt.Sprintf(`{cert_file: %q, key_file: %q}`, certFile, keyFile),
+		Others: map[string]string{"slow": slow.addr}, OtherTimeout: "60s",
+	})
+	k := d.firstKey(t, "acme", may("serp_api:read"))
+	f := d.dialFrames(t, roots)
+	f.headers(1, []attacktest.Field{
+		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example.com"}, {Name: ":path", Value: "/slow/x"}, {Name: "api-token", Value: k.Token},
+	}, true)
+	<-begun
+	d.signal(t, syscall.SIGTERM)
+	told, answered := false, false
+	for !answered {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("told %v, and then %v", told, err)
+		}
+		switch frame := frame.(type) {
+		case *http2.GoAwayFrame:
+			if !told {
+				release()
+			}
+			told = true
+		case *http2.MetaHeadersFrame:
+			answered = frame.StreamID == 1
+			if status := frame.PseudoValue("status"); status != "200" {
+				t.Errorf("the request under way got %s", status)
+			}
+		}
+	}
+	if !told {
+		t.Error("the client was not told")
+	}
+	if code := d.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d, want 0", code)
 	}
 }
