@@ -57,12 +57,6 @@ func newRequestBody(x *exchange, maxBody, minRate int64) *requestBody {
 		control: http.NewResponseController(x.w.ResponseWriter), header: x.w.Header(), multiplexed: x.w.multiplexed,
 		patient: isGRPC(x.r), minRate: minRate,
 	}
-	if !b.multiplexed {
-		// A backend may answer before it has the whole body. The server would read
-		// the rest before it passes that on, beside the transport, which reads it
-		// too.
-		_ = b.control.EnableFullDuplex() // not every writer in tests can
-	}
 	// The server's own request keeps its body: by its type the server knows
 	// whether the connection can carry another request.
 	copied := *x.r
