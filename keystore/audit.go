@@ -24,11 +24,22 @@ const (
 	KeyRegenerate Action = "key.regenerate"
 	AccountPut    Action = "account.put"
 	AccountDelete Action = "account.delete"
+
+	UserCreate   Action = "user.create"
+	UserUpdate   Action = "user.update"
+	UserDelete   Action = "user.delete"
+	UserPassword Action = "user.password" // chosen by the user, or set anew
+	UserTOTP     Action = "user.totp"     // set up, or removed
+	UserSignIn   Action = "user.sign_in"
+	UserSignOut  Action = "user.sign_out" // everywhere, or of one session
 )
 
 // Actions returns every action.
 func Actions() []Action {
-	return []Action{KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete}
+	return []Action{
+		KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete,
+		UserCreate, UserUpdate, UserDelete, UserPassword, UserTOTP, UserSignIn, UserSignOut,
+	}
 }
 
 // Done is the outcome of an action that was carried out. Every other outcome
@@ -45,7 +56,9 @@ type Event struct {
 	Client  netip.Addr
 	Account policy.AccountID
 	// Key is the key that was acted on, "" where there was none.
-	Key       policy.KeyID
+	Key policy.KeyID
+	// User is the user who was acted on, "" where there was none.
+	User      UserID
 	Changes   []FieldChange
 	RequestID string
 	Outcome   string
@@ -100,6 +113,12 @@ func (s *Store) eventOf(by policy.Caller, action Action, account policy.AccountI
 // about names the key that the event is about, and what has become of it.
 func (e *storedEvent) about(key policy.KeyID, changes []FieldChange) *storedEvent {
 	e.event.Key, e.event.Changes = key, changes
+	return e
+}
+
+// aboutUser names the user that the event is about, and what has become of it.
+func (e *storedEvent) aboutUser(id UserID, changes []FieldChange) *storedEvent {
+	e.event.User, e.event.Changes = id, changes
 	return e
 }
 
