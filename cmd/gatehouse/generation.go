@@ -183,7 +183,7 @@ func (b *builder) adminAPI() (http.Handler, error) {
 		products = append(products, p.Name)
 	}
 	return adminapi.New(adminapi.Options{
-		Store: b.store, Audit: b.store, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
+		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
 		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.log,
 	})
 }
