@@ -21,8 +21,8 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy"
-	"gatehouse/proxy/password"
 	"gatehouse/proxy/keyapi"
+	"gatehouse/proxy/password"
 	"gatehouse/proxy/wire"
 )
 
@@ -68,11 +68,11 @@ func tuneCollector(t *terminal) {
 
 // node is a running gateway and all that belongs to it.
 type node struct {
-	config   *config.Config // the one it was started with
-	log      *zap.Logger
-	level    zap.AtomicLevel
-	store    *keystore.Store
-	budgets  *proxy.SharedBudgets // nil where each node has its own
+	config  *config.Config // the one it was started with
+	log     *zap.Logger
+	level   zap.AtomicLevel
+	store   *keystore.Store
+	budgets *proxy.SharedBudgets // nil where each node has its own
 
 	passwords *password.Hasher
 
