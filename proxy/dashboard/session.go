@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/alexedwards/scs/v2"
-	"github.com/alexedwards/scs/v2/memstore"
 	"github.com/go-json-experiment/json"
 
 	"gatehouse/keystore"
@@ -30,16 +29,16 @@ type SessionStore interface {
 // HTTPS alone, for all paths (RFC 6265bis §4.1.3).
 const cookieName = "__Host-gatehouse"
 
-// newManager makes the manager of the sessions in the store.
+// newManager makes the manager of the sessions in the store. It is made by
+// hand: scs.New starts a goroutine that nobody could stop without a race.
 func newManager(store SessionStore, idle, absolute time.Duration) *scs.SessionManager {
-	m := scs.New()
-	if memory, ok := m.Store.(*memstore.MemStore); ok {
-		memory.StopCleanup() // of a store that is not used
+	return &scs.SessionManager{
+		Store: &scsStore{sessions: store}, Codec: codec{}, IdleTimeout: idle, Lifetime: absolute,
+		Cookie: scs.SessionCookie{Name: cookieName, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode},
+		ErrorFunc: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			http.Error(w, "The store does not answer at the moment. Try again shortly.", http.StatusServiceUnavailable)
+		},
 	}
-	m.Store, m.Codec = &scsStore{sessions: store}, codec{}
-	m.IdleTimeout, m.Lifetime = idle, absolute
-	m.Cookie = scs.SessionCookie{Name: cookieName, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode, Persist: false}
-	return m
 }
 
 // beginning is the value of a session that is not stored yet: of whom it is.
