@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -42,6 +43,10 @@ func Actions() []Action {
 	}
 }
 
+// aboutUsers reports whether only people see events of the action; a refused
+// one names no user.
+func (a Action) aboutUsers() bool { return strings.HasPrefix(string(a), "user.") }
+
 // Done is the outcome of an action that was carried out. Every other outcome
 // is the error code of the refusal.
 const Done = "done"
@@ -76,6 +81,9 @@ type EventFilter struct {
 	Key      policy.KeyID
 	Action   Action
 	From, To time.Time // From is included, To is not
+	// Users includes what users did and what was done to them, which has
+	// e-mail addresses in it. It is for people, and not for keys.
+	Users bool
 	// Predecessors includes what happened to deleted accounts of the same id.
 	// It is for operators alone.
 	Predecessors bool

@@ -200,7 +200,10 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		if err := n.DeleteUser(t.Context(), acme, u.ID); err != nil {
 			t.Fatal(err)
 		}
-		events := n.trail("acme", keystore.EventFilter{}, 100)
+		if seen := n.trail("acme", keystore.EventFilter{}, 100); len(seen) != 1 || seen[0].Action != keystore.AccountPut {
+			t.Errorf("without asking for users: %v", tell(seen))
+		}
+		events := n.trail("acme", keystore.EventFilter{Users: true}, 100)
 		want := []string{
 			`user.delete | operator | done | email "ada@example.com"→null; name "Ada L."→null; must_change false→null; totp true→null; disabled true→null`,
 			`user.sign_out | session | done | `,
