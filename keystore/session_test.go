@@ -154,7 +154,9 @@ func TestSessionExpiresWhenIdleAndEndsInAnyCase(t *testing.T) {
 		for range 23 {
 			touch(29*time.Minute, "changed")
 		}
-		n.wantSession("token-1")
+		if got := n.wantSession("token-1"); got.ExpiresAt.After(got.EndsAt) {
+			t.Errorf("it expires at %s, after its end", got.ExpiresAt)
+		}
 		w.clock.Advance(12*time.Hour - 30*time.Minute - 20*time.Second - 23*29*time.Minute - time.Second)
 		n.wantSession("token-1")
 		w.clock.Advance(time.Second)
@@ -267,4 +269,24 @@ func TestDamagedUserAndSessionRecordsLetNobodyIn(t *testing.T) {
 		}
 		n.wantSession("token-1")
 	}
+}
+
+// TestSessionThatIsInNoIndexEndsToo: one that began while the index was read
+// is not removed, and dead by its epoch.
+func TestSessionThatIsInNoIndexEndsToo(t *testing.T) {
+	w, m := miniWorld(t)
+	n := w.node()
+	acme := n.account("acme")
+	u := n.user(acme, "ada@example.com")
+	n.session(u, "token-1")
+	for _, name := range m.Keys() {
+		if strings.HasSuffix(name, ":sessions") {
+			m.Del(name)
+		}
+	}
+	n.wantSession("token-1")
+	if err := n.EndSessions(t.Context(), acme, u.ID); err != nil {
+		t.Fatal(err)
+	}
+	n.wantNoSession("token-1")
 }
