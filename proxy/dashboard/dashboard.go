@@ -177,8 +177,8 @@ func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From) (
 	if err != nil {
 		return Session{}, fmt.Errorf("begin session: %w", err)
 	}
-	a.manager.Put(ctx, beginKey, beginning{Account: u.Account, User: u.ID, Epoch: u.Epoch, Client: from.Client, Agent: from.agent()})
-	token, expires, err := a.manager.Commit(ctx)
+	a.manager.Put(ctx, beginKey, beginning{Account: u.Account, User: u.ID, Epoch: u.Epoch, Client: from.Client, Agent: from.agent()}) //nolint:contextcheck // the request's, less its values
+	token, expires, err := a.manager.Commit(ctx)                                                                                      //nolint:contextcheck // likewise
 	if errors.Is(err, keystore.ErrNotFound) {
 		return Session{}, ErrRefused // signed out everywhere meanwhile
 	}

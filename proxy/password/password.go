@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// MinLength and MaxLength are those of a password that is chosen, in
-	// characters.
+	// MinLength is the least that a password which is chosen has, in characters.
 	MinLength = 12
+	// MaxLength is the most.
 	MaxLength = 128
 )
 
