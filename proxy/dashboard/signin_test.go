@@ -259,7 +259,8 @@ func TestRecoveryCodesWorkOnceEach(t *testing.T) {
 }
 
 // TestUnknownEmailCostsAsMuchAsAWrongPassword: the shortest of several is what
-// the work itself takes.
+// the work itself takes. Without the work it would be a hundredth; a busy machine
+// is allowed for.
 func TestUnknownEmailCostsAsMuchAsAWrongPassword(t *testing.T) {
 	w := newWorld(t, func(o *dashboard.Options) { o.Passwords = hasher(t, 64<<10) })
 	hash, err := hasher(t, 64<<10).Hash(t.Context(), right)
@@ -282,7 +283,7 @@ func TestUnknownEmailCostsAsMuchAsAWrongPassword(t *testing.T) {
 	}
 	known := took(email)
 	for _, unknown := range []string{"bob@example.com", "malformed"} {
-		if got := took(unknown); got < known/2 || got > known*2 {
+		if got := took(unknown); got < known/8 || got > known*8 {
 			t.Errorf("%s took %s, a wrong password %s", unknown, got, known)
 		}
 	}
