@@ -60,6 +60,9 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 		if _, err := s.deleteKeys(ctx, a.ID); err != nil {
 			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, err)
 		}
+		if _, err := s.deleteUsers(ctx, a.ID); err != nil {
+			return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, err)
+		}
 	}
 	now := s.o.Now().UTC().Truncate(time.Second)
 	a.CreatedAt, a.UpdatedAt = now, now
@@ -148,8 +151,8 @@ func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]A
 	return accounts, nextCursor(page, rest), nil
 }
 
-// DeleteAccount deletes the account and all its keys, or returns ErrNotFound.
-// Its keys are dead from the first step on; an interrupted deletion is
+// DeleteAccount deletes the account, all its keys and all its users, or returns
+// ErrNotFound. Its keys and sessions are dead from the first step on; an interrupted deletion is
 // completed by another.
 func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.AccountID) error {
 	name := s.names.account(id)
@@ -172,10 +175,14 @@ func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.A
 		return fmt.Errorf("delete account %s: %w", id, err)
 	}
 	left, err := s.deleteKeys(ctx, id)
+	users := 0
+	if err == nil {
+		users, err = s.deleteUsers(ctx, id)
+	}
 	if err != nil && !errors.Is(err, errMoved) {
 		return fmt.Errorf("delete account %s: %w", id, err)
 	}
-	if raw == "" && err == nil && left == 0 {
+	if raw == "" && err == nil && left+users == 0 {
 		return fmt.Errorf("delete account %s: %w", id, ErrNotFound)
 	}
 	err = s.commit(ctx, change{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,12 +25,27 @@ const (
 	KeyRegenerate Action = "key.regenerate"
 	AccountPut    Action = "account.put"
 	AccountDelete Action = "account.delete"
+
+	UserCreate   Action = "user.create"
+	UserUpdate   Action = "user.update"
+	UserDelete   Action = "user.delete"
+	UserPassword Action = "user.password" // chosen by the user, or set anew
+	UserTOTP     Action = "user.totp"     // set up, or removed
+	UserSignIn   Action = "user.sign_in"
+	UserSignOut  Action = "user.sign_out" // everywhere, or of one session
 )
 
 // Actions returns every action.
 func Actions() []Action {
-	return []Action{KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete}
+	return []Action{
+		KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete,
+		UserCreate, UserUpdate, UserDelete, UserPassword, UserTOTP, UserSignIn, UserSignOut,
+	}
 }
+
+// aboutUsers reports whether only people see events of the action; a refused
+// one names no user.
+func (a Action) aboutUsers() bool { return strings.HasPrefix(string(a), "user.") }
 
 // Done is the outcome of an action that was carried out. Every other outcome
 // is the error code of the refusal.
@@ -45,7 +61,9 @@ type Event struct {
 	Client  netip.Addr
 	Account policy.AccountID
 	// Key is the key that was acted on, "" where there was none.
-	Key       policy.KeyID
+	Key policy.KeyID
+	// User is the user who was acted on, "" where there was none.
+	User      UserID
 	Changes   []FieldChange
 	RequestID string
 	Outcome   string
@@ -63,6 +81,9 @@ type EventFilter struct {
 	Key      policy.KeyID
 	Action   Action
 	From, To time.Time // From is included, To is not
+	// Users includes what users did and what was done to them, which has
+	// e-mail addresses in it. It is for people, and not for keys.
+	Users bool
 	// Predecessors includes what happened to deleted accounts of the same id.
 	// It is for operators alone.
 	Predecessors bool
@@ -100,6 +121,12 @@ func (s *Store) eventOf(by policy.Caller, action Action, account policy.AccountI
 // about names the key that the event is about, and what has become of it.
 func (e *storedEvent) about(key policy.KeyID, changes []FieldChange) *storedEvent {
 	e.event.Key, e.event.Changes = key, changes
+	return e
+}
+
+// aboutUser names the user that the event is about, and what has become of it.
+func (e *storedEvent) aboutUser(id UserID, changes []FieldChange) *storedEvent {
+	e.event.User, e.event.Changes = id, changes
 	return e
 }
 

@@ -79,7 +79,7 @@ func (s *Store) checkRead(ctx context.Context, events []Event) error {
 }
 
 func (f EventFilter) wants(e *Event) bool {
-	return (f.Key == "" || e.Key == f.Key) && (f.Action == "" || e.Action == f.Action) &&
+	return (f.Users || e.User == "" && !e.Action.aboutUsers()) && (f.Key == "" || e.Key == f.Key) && (f.Action == "" || e.Action == f.Action) &&
 		(f.From.IsZero() || !e.At.Before(f.From)) && (f.To.IsZero() || e.At.Before(f.To))
 }
 

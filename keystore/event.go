@@ -38,6 +38,17 @@ type eventRecord struct {
 	Changes    []changeRecord `json:"changes"`
 	RequestID  string         `json:"request_id"`
 	Outcome    string         `json:"outcome"`
+	// User is that of an event about a user, and of no other.
+	User string `json:"user,omitempty"`
+}
+
+// version is that of an event with these fields; without a user it stays one
+// that earlier gateways understand.
+func (r *eventRecord) version() int {
+	if r.User != "" {
+		return userEventVersion
+	}
+	return recordVersion
 }
 
 type changeRecord struct {
@@ -48,10 +59,11 @@ type changeRecord struct {
 
 func encodeEvent(e *storedEvent) (string, error) {
 	r := eventRecord{
-		Version: recordVersion, ID: e.event.ID, At: e.event.At.Unix(), Action: string(e.event.Action),
+		User: string(e.event.User), ID: e.event.ID, At: e.event.At.Unix(), Action: string(e.event.Action),
 		ActorKind: string(e.event.Actor.Kind), ActorID: e.event.Actor.ID, Account: string(e.event.Account), AccountUID: e.accountUID,
 		Key: string(e.event.Key), RequestID: e.event.RequestID, Outcome: e.event.Outcome, Changes: []changeRecord{},
 	}
+	r.Version = r.version()
 	if e.event.Client.IsValid() {
 		r.Address = e.event.Client.String()
 	}
@@ -70,12 +82,13 @@ func decodeEvent(raw string) (*storedEvent, error) {
 	if err := json.Unmarshal([]byte(raw), &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w of an event: %w", errRecord, err)
 	}
-	if r.Version != recordVersion || r.ID == "" || r.Account == "" {
+	if r.Version != r.version() || r.ID == "" || r.Account == "" {
 		return nil, fmt.Errorf("%w of an event: another version, or a field is missing", errRecord)
 	}
 	e := &storedEvent{accountUID: r.AccountUID, event: Event{
 		ID: r.ID, At: time.Unix(r.At, 0).UTC(), Action: Action(r.Action), Actor: policy.Actor{Kind: policy.ActorKind(r.ActorKind), ID: r.ActorID},
 		Account: policy.AccountID(r.Account), Key: policy.KeyID(r.Key), RequestID: r.RequestID, Outcome: r.Outcome,
+		User: UserID(r.User),
 	}}
 	if r.Address != "" {
 		client, err := netip.ParseAddr(r.Address)

@@ -43,6 +43,10 @@ var (
 	// ErrCallerReplaced: the caller was replaced by another key, and changes
 	// nothing any more, so that an old token cannot take the new one's place.
 	ErrCallerReplaced = errors.New("the caller was replaced by another key")
+	// ErrEmailTaken: a user of this or another account has the e-mail address.
+	ErrEmailTaken = errors.New("the e-mail address is a user's already")
+	// ErrUserLimit: the account has as many users as it may have.
+	ErrUserLimit = errors.New("the account's number of users has reached its limit")
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
 
@@ -288,7 +292,19 @@ func (n names) account(id policy.AccountID) string     { return n.prefix + "acco
 func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }
 func (n names) used(id policy.AccountID) string        { return n.account(id) + ":used" }
 func (n names) audit(id policy.AccountID) string       { return n.account(id) + ":audit" }
+func (n names) users(id policy.AccountID) string       { return n.account(id) + ":users" }
+func (n names) email(hash string) string               { return n.prefix + "email:" + hash }
+func (n names) session(hash string) string             { return n.prefix + "session:" + hash }
 func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
+
+func (n names) user(account policy.AccountID, id UserID) string {
+	return n.account(account) + ":user:" + string(id)
+}
+
+// sessions is the index of a user's sessions.
+func (n names) sessions(account policy.AccountID, id UserID) string {
+	return n.user(account, id) + ":sessions"
+}
 
 // notNil makes "there is no such value" no error.
 func notNil(err error) error {

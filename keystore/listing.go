@@ -56,7 +56,11 @@ func (s *Store) List(ctx context.Context, by policy.Caller, cursor string, limit
 
 // index returns the index of an account's keys, in no order.
 func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEntry, error) {
-	index, err := s.client.HGetAll(ctx, s.names.accountKeys(account)).Result()
+	return s.indexAt(ctx, s.names.accountKeys(account))
+}
+
+func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) {
+	index, err := s.client.HGetAll(ctx, name).Result()
 	if err != nil {
 		return nil, errors.Join(ErrUnavailable, err)
 	}
@@ -64,7 +68,7 @@ func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEnt
 	for id, value := range index {
 		e, err := parseIndex(id, value)
 		if err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
+			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
 		}
 		entries = append(entries, e)
 	}

@@ -20,6 +20,8 @@ const (
 	recordVersion   = 1
 	replacedVersion = 2
 	planVersion     = 2
+
+	userEventVersion = 2 // of events about a user
 )
 
 // errRecord is wrapped by everything that is wrong with a stored record. A

@@ -16,6 +16,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/adminapi"
+	"gatehouse/proxy/dashboard"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
 )
@@ -26,8 +27,9 @@ type generation struct {
 	config      *config.Config
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
-	admin       http.Handler     // of /admin/v1; nil where it is off
-	certificate *tls.Certificate // nil for plain HTTP
+	admin       http.Handler             // of /admin/v1; nil where it is off
+	people      *dashboard.Authenticator // nil where the dashboard is off
+	certificate *tls.Certificate         // nil for plain HTTP
 	parts       map[string]part
 }
 
@@ -75,6 +77,9 @@ func (b *builder) generation() (*generation, error) {
 		return nil, err
 	}
 	if g.admin, err = b.adminAPI(); err != nil {
+		return nil, err
+	}
+	if g.people, err = b.people(); err != nil {
 		return nil, err
 	}
 	g.gateway, err = b.gateway()
@@ -183,8 +188,22 @@ func (b *builder) adminAPI() (http.Handler, error) {
 		products = append(products, p.Name)
 	}
 	return adminapi.New(adminapi.Options{
-		Store: b.store, Audit: b.store, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
+		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
 		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.log,
+	})
+}
+
+// people makes what signs people in; nil where the dashboard is off.
+func (b *builder) people() (*dashboard.Authenticator, error) {
+	if !b.config.Dashboard.Enabled {
+		return nil, nil
+	}
+	session := b.config.Dashboard.Session
+	return take(b, "people", session, func() (*dashboard.Authenticator, func(), error) {
+		made, err := dashboard.New(dashboard.Options{
+			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, Now: time.Now, Log: b.log,
+		})
+		return made, func() {}, err
 	})
 }
 

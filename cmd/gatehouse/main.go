@@ -31,6 +31,7 @@ type commands struct {
 	Demo    demoCommand    `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
 	Check   checkCommand   `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
 	Account accountCommand `cmd:"" help:"Provision accounts, as an operator."`
+	User    userCommand    `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
 	Key     keyCommand     `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
 	Health  healthCommand  `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
 	Version versionCommand `cmd:"" help:"Print the version."`

@@ -22,6 +22,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/keyapi"
+	"gatehouse/proxy/password"
 	"gatehouse/proxy/wire"
 )
 
@@ -67,11 +68,14 @@ func tuneCollector(t *terminal) {
 
 // node is a running gateway and all that belongs to it.
 type node struct {
-	config   *config.Config // the one it was started with
-	log      *zap.Logger
-	level    zap.AtomicLevel
-	store    *keystore.Store
-	budgets  *proxy.SharedBudgets // nil where each node has its own
+	config  *config.Config // the one it was started with
+	log     *zap.Logger
+	level   zap.AtomicLevel
+	store   *keystore.Store
+	budgets *proxy.SharedBudgets // nil where each node has its own
+
+	passwords *password.Hasher
+
 	live     atomic.Pointer[proxy.Live]
 	draining atomic.Bool
 	current  atomic.Pointer[generation]
@@ -86,6 +90,9 @@ type node struct {
 	failed          chan error
 	closers         []func() error // in the order in which they were opened
 }
+
+// hashesAtATime bounds the memory that the hashing of passwords takes: 76 MiB.
+const hashesAtATime = 4
 
 // start opens everything that the configuration names, and serves. Where
 // something cannot be opened, what was open is closed again.
@@ -111,6 +118,9 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	if n.passwords, err = password.NewHasher(password.DefaultCost(), hashesAtATime); err != nil {
+		return err
+	}
 	if err := n.watchLive(); err != nil { //nolint:contextcheck // what it starts lives as long as the node
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package adminapi serves /admin/v1 to operators and the CLI: accounts, and
-// the first keys of accounts. It belongs on a listener that is never public.
+// Package adminapi serves /admin/v1 to operators and the CLI: accounts, the
+// first keys of accounts, and their users. It belongs on a listener that is never public.
 package adminapi
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
 
@@ -42,10 +43,22 @@ type Audit interface {
 	Refused(ctx context.Context, by policy.Caller, action keystore.Action, key policy.KeyID, code string)
 }
 
+// Users is what the API needs of keystore.Store for users.
+type Users interface {
+	CreateUser(ctx context.Context, by policy.Caller, u keystore.NewUser) (keystore.User, error)
+	GetUser(ctx context.Context, by policy.Caller, id keystore.UserID) (keystore.User, error)
+	ListUsers(ctx context.Context, by policy.Caller, cursor string, limit int) ([]keystore.User, string, error)
+	UpdateUser(ctx context.Context, by policy.Caller, id keystore.UserID, u keystore.UserChange) (keystore.User, error)
+	DeleteUser(ctx context.Context, by policy.Caller, id keystore.UserID) error
+	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
+}
+
 // Options is what an API is made of. All but Plans are needed.
 type Options struct {
 	Store     Store
 	Audit     Audit
+	Users     Users
+	Passwords *password.Hasher
 	Token     string
 	Catalogue policy.Catalogue
 	Products  []string
@@ -64,7 +77,7 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Audit == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
@@ -76,6 +89,11 @@ func New(o Options) (*API, error) {
 		{"POST /admin/v1/accounts/{id}/keys", a.createKey, keystore.KeyCreate},
 		{"GET /admin/v1/accounts/{id}/keys", a.listKeys, ""},
 		{"DELETE /admin/v1/accounts/{id}/keys/{key}", a.revokeKey, keystore.KeyRevoke},
+		{"POST /admin/v1/accounts/{id}/users", a.createUser, keystore.UserCreate},
+		{"GET /admin/v1/accounts/{id}/users", a.listUsers, ""},
+		{"PATCH /admin/v1/accounts/{id}/users/{user}", a.updateUser, keystore.UserUpdate},
+		{"DELETE /admin/v1/accounts/{id}/users/{user}", a.deleteUser, keystore.UserDelete},
+		{"POST /admin/v1/accounts/{id}/users/{user}/password", a.setPassword, keystore.UserPassword},
 		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
 	} {
 		a.mux.Handle(e.match, e)

@@ -215,13 +215,14 @@ func TestAPINeedsItsOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := adminapi.Options{Store: w.store, Audit: w.store, Token: adminToken, Catalogue: catalogue, Now: start.UTC, Log: zap.NewNop()}
+	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Now: start.UTC, Log: zap.NewNop()}
 	if _, err := adminapi.New(whole); err != nil {
 		t.Error(err)
 	}
 	for name, remove := range map[string]func(*adminapi.Options){
 		"token": func(o *adminapi.Options) { o.Token = "" }, "store": func(o *adminapi.Options) { o.Store = nil },
 		"audit": func(o *adminapi.Options) { o.Audit = nil }, "clock": func(o *adminapi.Options) { o.Now = nil }, "log": func(o *adminapi.Options) { o.Log = nil },
+		"users": func(o *adminapi.Options) { o.Users = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
 	} {
 		o := whole
 		remove(&o)

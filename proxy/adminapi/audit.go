@@ -18,7 +18,7 @@ func (a *API) auditLog(w http.ResponseWriter, r *http.Request, _ policy.Caller) 
 	if err != nil {
 		return err
 	}
-	filter.Predecessors = true
+	filter.Predecessors, filter.Users = true, true
 	events, next, err := a.o.Audit.AuditLog(r.Context(), id, filter, cursor, limit)
 	if err != nil {
 		return err

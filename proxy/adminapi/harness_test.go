@@ -26,6 +26,7 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/adminapi"
+	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
 
@@ -54,6 +55,8 @@ type world struct {
 	now   atomic.Int64
 	log   *bytes.Buffer
 	api   *adminapi.API
+
+	passwords *password.Hasher
 }
 
 func newWorld(t *testing.T) *world {
@@ -74,9 +77,13 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.store.Close() })
+	w.passwords, err = password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	w.api, err = adminapi.New(adminapi.Options{
-		Store: w.store, Audit: w.store, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
+		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
 		Log: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
 	})
 	if err != nil {

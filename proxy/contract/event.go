@@ -13,6 +13,7 @@ type Event struct {
 	Action    string        `json:"action"`
 	Actor     Actor         `json:"actor"`
 	KeyID     *string       `json:"key_id"`
+	UserID    *string       `json:"user_id,omitempty"`
 	Changes   []FieldChange `json:"changes"`
 	RequestID string        `json:"request_id"`
 	Outcome   string        `json:"outcome"`
@@ -36,7 +37,7 @@ type FieldChange struct {
 func ShowEvent(e keystore.Event) Event {
 	shown := Event{
 		ID: e.ID, Time: e.At.Unix(), Action: string(e.Action), Actor: Actor{Kind: string(e.Actor.Kind), ID: orNull(e.Actor.ID)},
-		KeyID: orNull(string(e.Key)), Changes: []FieldChange{}, RequestID: e.RequestID, Outcome: e.Outcome,
+		KeyID: orNull(string(e.Key)), UserID: orNull(string(e.User)), Changes: []FieldChange{}, RequestID: e.RequestID, Outcome: e.Outcome,
 	}
 	if e.Client.IsValid() {
 		shown.Actor.Address = orNull(e.Client.String())

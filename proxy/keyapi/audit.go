@@ -8,11 +8,13 @@ import (
 )
 
 // auditLog shows what was done, or refused, to the keys of the caller's account.
+// A key sees nothing of users: their e-mail addresses are none of its business.
 func (a *API) auditLog(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
 	filter, limit, cursor, err := contract.ReadEventQuery(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
+	filter.Users = by.Key == nil
 	events, next, err := a.o.Audit.AuditLog(r.Context(), by.Account.ID, filter, cursor, limit)
 	if err != nil {
 		return err

@@ -291,3 +291,33 @@ func TestAuditLogIsFiltered(t *testing.T) {
 		w.refused(http.MethodGet, "/v4/account/audit-log"+query, "", problem.ValidationFailed, field)
 	}
 }
+
+func TestKeysSeeNothingOfUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	person := w.by
+	person.Key = nil
+	u, err := w.store.CreateUser(t.Context(), person, keystore.NewUser{Email: "ada@example.com", PasswordHash: "hash"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type event struct {
+		Action string
+		UserID string `json:"user_id"`
+	}
+	if w.by.Key == nil {
+		t.Fatal("the caller is no key")
+	}
+	for _, query := range []string{"", "?action=user.create"} {
+		got, _ := answer[[]event](w, http.MethodGet, "/v4/account/audit-log"+query, "")
+		for _, e := range got {
+			if e.UserID != "" || e.Action == "user.create" {
+				t.Errorf("%s: a key sees %+v", query, e)
+			}
+		}
+	}
+	w.by = person
+	if got, _ := answer[[]event](w, http.MethodGet, "/v4/account/audit-log?action=user.create", ""); len(got) != 1 || got[0].UserID != string(u.ID) {
+		t.Errorf("a person sees %+v", got)
+	}
+}

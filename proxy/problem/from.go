@@ -31,6 +31,10 @@ func From(err error) *Problem {
 		return New(KeyInUse, "A key cannot change itself. Use another key, or the dashboard.")
 	case errors.Is(err, keystore.ErrKeyLimit):
 		return New(KeyLimitReached, "This account has as many keys as it may have. Revoke one that is not needed.")
+	case errors.Is(err, keystore.ErrEmailTaken):
+		return New(Conflict, "A user of this or another account has this e-mail address.")
+	case errors.Is(err, keystore.ErrUserLimit):
+		return New(Conflict, "This account has as many users as it may have. Delete one that is not needed.")
 	case errors.Is(err, keystore.ErrReplaced):
 		return New(Conflict, "This key was replaced by another one and works only until its grace period ends. It can be revoked; change the new key instead.")
 	case errors.Is(err, keystore.ErrCallerReplaced):

@@ -39,6 +39,7 @@ type Config struct {
 	Delegation Delegation      `yaml:"delegation"`
 	Audit      Audit           `yaml:"audit"`
 	CORS       CORS            `yaml:"cors"`
+	Dashboard  Dashboard       `yaml:"dashboard"`
 	Log        Log             `yaml:"log"`
 }
 
@@ -225,6 +226,20 @@ type CORS struct {
 	Origins []string `yaml:"origins"`
 }
 
+// Dashboard is where people sign in and manage keys.
+type Dashboard struct {
+	Enabled bool    `yaml:"enabled"`
+	Session Session `yaml:"session"`
+}
+
+// Session says when a person who is signed in is not any more.
+type Session struct {
+	// Idle is how long after its last use a session ends.
+	Idle time.Duration `yaml:"idle"`
+	// Absolute is how long after the sign-in it ends in any case.
+	Absolute time.Duration `yaml:"absolute"`
+}
+
 // Log says what is logged: debug, info, warn or error, as json or console.
 type Log struct {
 	Level  string    `yaml:"level"`
@@ -269,6 +284,7 @@ func (c *Config) setDefaults() {
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
 		CORS:       CORS{Origins: []string{}},
+		Dashboard:  Dashboard{Enabled: true, Session: Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour}},
 		Log:        Log{Level: "info", Format: LogJSON},
 	}
 }

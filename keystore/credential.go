@@ -1,0 +1,153 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"gatehouse/policy"
+)
+
+// SignInUser is a user as it was read for a sign-in: what it has to prove, and
+// the account that it would act for.
+type SignInUser struct {
+	User        User
+	Credentials Credentials
+	Account     *policy.Account
+
+	stored storedUser
+	guards []guard
+}
+
+// UserByEmail returns the user of the address, of any account, or ErrNotFound.
+// It is for signing in alone.
+func (s *Store) UserByEmail(ctx context.Context, e Email) (*SignInUser, error) {
+	raw, err := s.readRaw(ctx, s.names.email(e.hashHex()))
+	if err == nil && raw == "" {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("user by e-mail: %w", err)
+	}
+	found, err := s.claimed(ctx, e, raw)
+	if err != nil {
+		return nil, fmt.Errorf("user by e-mail: %w", err)
+	}
+	return found, nil
+}
+
+// UserForSignIn returns a user of the caller's account with its credentials,
+// or ErrNotFound: for one who is signed in and has to prove it once more.
+func (s *Store) UserForSignIn(ctx context.Context, by policy.Caller, id UserID) (*SignInUser, error) {
+	now, stored, held, err := s.personAndUser(ctx, by, id)
+	if err != nil {
+		return nil, fmt.Errorf("user for sign-in: %w", err)
+	}
+	return &SignInUser{
+		User: stored.user, Credentials: stored.credentials, Account: now.caller.Account, stored: *stored, guards: append(now.guards, held),
+	}, nil
+}
+
+// SignedIn notes that the user has proven itself with what was read, and
+// replaces the credentials by those that are left: a code that was used is
+// used up. It returns ErrConflict, and has noted nothing, when user or account
+// are not as they were read, so that of two who show the same code at the same
+// time only one gets in.
+func (s *Store) SignedIn(ctx context.Context, by policy.Caller, u *SignInUser, left Credentials) (User, error) {
+	next := u.stored
+	next.credentials = left
+	next.user.LastSignInAt = s.o.Now().UTC().Truncate(time.Second)
+	raw, err := encodeUser(next)
+	if err != nil {
+		return User{}, err
+	}
+	err = s.commit(ctx, change{
+		guards: u.guards, steps: []step{{Kind: stepSet, Key: s.names.user(next.user.Account, next.user.ID), Value: raw}},
+		event: s.eventOf(by, UserSignIn, next.user.Account, next.accountUID).aboutUser(next.user.ID, nil),
+	})
+	if errors.Is(err, errMoved) {
+		err = ErrConflict
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("note sign-in: %w", err)
+	}
+	return next.user, nil
+}
+
+// SetPassword gives a user of the caller's account another password, and ends
+// all its sessions. It returns ErrNotFound.
+func (s *Store) SetPassword(ctx context.Context, by policy.Caller, id UserID, hash string, mustChange bool) error {
+	_, err := s.changeUser(ctx, by, id, UserPassword, func(u *storedUser) {
+		u.credentials.PasswordHash, u.user.MustChange = hash, mustChange
+		u.user.Epoch++
+	})
+	if err != nil {
+		return fmt.Errorf("set password: %w", err)
+	}
+	return nil
+}
+
+// SetTOTP makes codes of the secret part of every sign-in, with recovery codes
+// that replace them once each; "" and none do away with it. The time step is
+// that of a code that was shown for it, and is not taken again. It ends all
+// sessions, and returns ErrNotFound.
+func (s *Store) SetTOTP(ctx context.Context, by policy.Caller, id UserID, secret string, step int64, recovery []string) error {
+	_, err := s.changeUser(ctx, by, id, UserTOTP, func(u *storedUser) {
+		u.credentials.TOTPSecret, u.credentials.TOTPStep, u.credentials.Recovery = secret, step, recovery
+		u.user.TOTP = secret != ""
+		u.user.Epoch++
+	})
+	if err != nil {
+		return fmt.Errorf("set TOTP: %w", err)
+	}
+	return nil
+}
+
+// EndSessions signs a user of the caller's account out everywhere, or returns
+// ErrNotFound.
+func (s *Store) EndSessions(ctx context.Context, by policy.Caller, id UserID) error {
+	_, err := s.changeUser(ctx, by, id, UserSignOut, func(u *storedUser) {
+		u.user.Epoch++
+	})
+	if err != nil {
+		return fmt.Errorf("end sessions: %w", err)
+	}
+	return nil
+}
+
+// changeUser changes a user in one commit and returns it as it is then. What
+// becomes of its sessions is a matter of the epoch; their records are removed
+// behind that.
+func (s *Store) changeUser(ctx context.Context, by policy.Caller, id UserID, action Action, alter func(*storedUser)) (User, error) {
+	var after User
+	err := s.retry(func() error {
+		now, stored, held, err := s.personAndUser(ctx, by, id)
+		if err != nil {
+			return err
+		}
+		before := *stored
+		alter(stored)
+		after = stored.user
+		raw, err := encodeUser(*stored)
+		if err != nil || raw == held.want {
+			return err
+		}
+		steps := []step{{Kind: stepSet, Key: held.key, Value: raw}}
+		if stored.user.Epoch != before.user.Epoch {
+			ended, err := s.sessionIndex(ctx, before.user.Account, id)
+			if err != nil {
+				return err
+			}
+			for _, e := range ended {
+				steps = append(steps, s.removeSession(before.user.Account, id, e)...)
+			}
+		}
+		return s.commit(ctx, change{
+			guards: append(now.guards, held), steps: steps,
+			event: s.eventOf(now.caller, action, before.user.Account, now.accountUID).
+				aboutUser(id, changesOf(userFields(&before.user), userFields(&after))),
+		})
+	})
+	return after, err
+}

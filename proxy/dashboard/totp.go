@@ -1,0 +1,94 @@
+package dashboard
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/hotp"
+
+	"gatehouse/keystore"
+	"gatehouse/proxy/password"
+)
+
+// The parameters of RFC 6238 that every authenticator knows.
+const (
+	totpPeriod    = 30 // seconds
+	totpSkew      = 1  // periods that a clock may be wrong by
+	totpSecret    = 20 // bytes: RFC 4226 §4 wants that many
+	recoveryCodes = 10
+)
+
+// NewTOTP returns a new secret for an authenticator, and the otpauth URI by
+// which one takes it over. Nothing is set up yet; see Authenticator.EnableTOTP.
+func NewTOTP(issuer string, u keystore.User) (secret, uri string) {
+	random := make([]byte, totpSecret)
+	_, _ = rand.Read(random) // it never fails
+	secret = base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)
+	query := url.Values{"secret": {secret}, "issuer": {issuer}}
+	return secret, "otpauth://totp/" + url.PathEscape(issuer) + ":" + url.PathEscape(string(u.Email)) + "?" + query.Encode()
+}
+
+// totpStep returns the time step whose code this is: one around now, later
+// than the last that was used; false when it is none of them. Every step is
+// compared, in constant time.
+func totpStep(secret, code string, used int64, now time.Time) (step int64, ok bool) {
+	code = strings.ReplaceAll(code, " ", "")
+	current := now.Unix() / totpPeriod
+	for at := current - totpSkew; at <= current+totpSkew; at++ {
+		want, err := hotp.GenerateCodeCustom(secret, uint64(at), hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1}) // #nosec G115 -- a time since 1970
+		if err != nil {
+			return 0, false
+		}
+		if subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1 && at > used {
+			step, ok = at, true
+		}
+	}
+	return step, ok
+}
+
+// newRecovery returns codes that replace a code of the authenticator, once
+// each, and their hashes. They have 80 random bits, so that a plain hash will do.
+func newRecovery() (codes, hashes []string) {
+	for range recoveryCodes {
+		code := password.Code(4, 4)
+		codes, hashes = append(codes, code), append(hashes, recoveryHash(code))
+	}
+	return codes, hashes
+}
+
+func recoveryHash(code string) string {
+	sum := sha256.Sum256([]byte(strings.ReplaceAll(strings.TrimSpace(code), " ", "")))
+	return hex.EncodeToString(sum[:])
+}
+
+// useCode returns the credentials that are left when the code was used, and
+// false when it is none that works.
+func useCode(c keystore.Credentials, code string, now time.Time) (keystore.Credentials, bool) {
+	if step, ok := totpStep(c.TOTPSecret, code, c.TOTPStep, now); ok {
+		c.TOTPStep = step
+		return c, true
+	}
+	if at := slices.Index(c.Recovery, recoveryHash(code)); at >= 0 {
+		c.Recovery = slices.Delete(slices.Clone(c.Recovery), at, at+1)
+		return c, true
+	}
+	return c, false
+}
+
+// checkSecret refuses what NewTOTP did not make.
+func checkSecret(secret string) error {
+	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)
+	if err != nil || len(raw) != totpSecret {
+		return fmt.Errorf("%w: it is no secret of an authenticator", ErrRefused)
+	}
+	return nil
+}
