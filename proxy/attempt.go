@@ -113,7 +113,7 @@ func (t *attempt) RoundTrip(in *http.Request) (*http.Response, error) {
 	next := t.u.pick(t.chosen.target)
 	if next.target == nil && len(t.u.targets) == 1 && t.reused {
 		next = t.chosen // the connection was stale, and others may be too
-		t.chosen.target.forgetIdle()
+		t.chosen.forgetIdle()
 	}
 	if next.target == nil {
 		return nil, err

@@ -160,7 +160,8 @@ func (g *Gateway) takeProtocolToken(x *exchange) error {
 // them.
 func stripWebSocket(h http.Header, upgrade bool) {
 	for name := range h {
-		if hasPrefixFolded(name, "sec-websocket-") && !(upgrade && strings.HasPrefix(name, "Sec-Websocket-")) {
+		ours := upgrade && strings.HasPrefix(name, "Sec-Websocket-")
+		if hasPrefixFolded(name, "sec-websocket-") && !ours {
 			delete(h, name)
 		}
 	}

@@ -204,8 +204,11 @@ func TestDrainSendsGOAWAY(t *testing.T) {
 	k := d.firstKey(t, "acme", may("serp_api:read"))
 	f := d.dialFrames(t, roots)
 	f.headers(1, []attacktest.Field{
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"},
-		{Name: ":authority", Value: "api.example.com"}, {Name: ":path", Value: "/slow/x"}, {Name: "api-token", Value: k.Token},
+		{Name: ":method", Value: "GET"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example.com"},
+		{Name: ":path", Value: "/slow/x"},
+		{Name: "api-token", Value: k.Token},
 	}, true)
 	<-begun
 	d.signal(t, syscall.SIGTERM)
