@@ -122,11 +122,11 @@ func (u *usage) takeRemoved() map[policy.AccountID][]policy.KeyID {
 func (s *Store) writeUsage(ctx context.Context) {
 	tick := time.NewTicker(usagePause)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for last := false; !last; {
 		patience := usagePatience
 		select {
 		case <-ctx.Done():
-			patience = manageTimeout
+			patience, last = manageTimeout, true
 		case <-tick.C:
 		}
 		final, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

@@ -65,6 +65,9 @@ func (s *Store) Usage(ctx context.Context, by policy.Caller, f UsageFilter) ([]U
 		return nil, fmt.Errorf("read usage: %w", err)
 	}
 	f.From = f.from(s.o.Now())
+	if future := s.o.Now().Add(2 * day); f.To.After(future) {
+		f.To = future
+	}
 	read := &usageReader{filter: f, rows: map[Usage]int64{}}
 	for b := range buckets(f.From, f.To, f.Step) {
 		for _, key := range keys {
