@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -344,4 +345,38 @@ func TestUsageOfAThousandKeys(t *testing.T) {
 	now := w.clock.Now()
 	_, err := n.Usage(t.Context(), person, keystore.UsageFilter{From: now.Add(-31 * 24 * time.Hour), To: now, Step: keystore.ByHour, ByKey: true})
 	wantErr(t, err, keystore.ErrTooMuchUsage)
+}
+
+// TestLapsedCountersLeaveTheJournal when it is rewritten, so that it does not
+// grow for ever.
+func TestLapsedCountersLeaveTheJournal(t *testing.T) {
+	w := newWorld(t, "embedded")
+	noon := w.noon()
+	n := w.node()
+	person := n.account("acme")
+	k, _ := n.key(person)
+	has := func() bool {
+		content, err := os.ReadFile(w.options.EmbeddedFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(content), ":"+noon.Format(time.DateOnly))
+	}
+	n.Count(k.ID, "acme", read, "allowed", noon)
+	n.flush()
+	if !has() {
+		t.Fatal("the counter is not in the journal")
+	}
+	w.clock.Advance(33 * 24 * time.Hour)
+	keystore.CompactFrom(n.Store, 1)
+	for range 40 {
+		n.Count(k.ID, "acme", read, "allowed", w.clock.Now())
+		n.flush()
+	}
+	if has() {
+		t.Error("the counter is still in the journal")
+	}
+	if got := usageOf(n, person, func(f *keystore.UsageFilter) { f.From = noon }); len(got) != 2 {
+		t.Errorf("told %q, want two days", got)
+	}
 }
