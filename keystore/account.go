@@ -198,8 +198,8 @@ func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.A
 	return nil
 }
 
-// deleteKeys deletes the keys of an account that is no more, and returns how
-// many there were; or errMoved when there is an account of that id again.
+// deleteKeys deletes the keys of an account that is no more, and all that was
+// counted, and returns how many keys there were; or errMoved when there is an account of that id again.
 func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
 	index := s.names.accountKeys(id)
 	keys, err := s.client.HGetAll(ctx, index).Result()
@@ -207,6 +207,13 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 		return 0, errors.Join(ErrUnavailable, err)
 	}
 	portion := change{guards: []guard{{key: s.names.account(id)}}}
+	gone := []policy.KeyID{everyKey}
+	for keyID := range keys {
+		gone = append(gone, policy.KeyID(keyID))
+	}
+	if err := s.forgetUsage(ctx, id, portion.guards, gone...); err != nil {
+		return 0, err
+	}
 	left := len(keys)
 	for keyID, value := range keys {
 		tokenHash, _, _ := strings.Cut(value, ":")

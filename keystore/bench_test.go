@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -146,6 +147,25 @@ func BenchmarkCachedLookup(b *testing.B) {
 				b.Error(err)
 				return
 			}
+		}
+	})
+}
+
+// BenchmarkCount is what counting adds to a request.
+func BenchmarkCount(b *testing.B) {
+	s, err := keystore.Open(b.Context(), keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(b).Addr()}}, Prefix: "count:", Timeout: time.Second, Mode: keystore.Strict,
+		CacheEntries: 100, TokenPrefix: "gk_", Now: time.Now, Log: zap.NewNop(),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	at := time.Now()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.Count("0d4a0b6e-6f0c-4b5e-9d3f-2f1a7c9b8e10", "acme", read, "allowed", at)
 		}
 	})
 }

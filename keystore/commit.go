@@ -22,11 +22,13 @@ var errMoved = errors.New("changed in the meantime")
 
 // guard is what must still be true at the moment of a commit: either that key
 // holds exactly want ("" for no such key), or, where below is set, that the
-// hash at key has fewer fields than that.
+// hash at key has fewer fields than that, or, where has is set, that it has
+// that field.
 type guard struct {
 	key   string
 	want  string
 	below int
+	has   string
 }
 
 type stepKind string
@@ -36,6 +38,7 @@ const (
 	stepDel     stepKind = "del"
 	stepHSet    stepKind = "hset"
 	stepHDel    stepKind = "hdel"
+	stepCount   stepKind = "count"
 	stepZAdd    stepKind = "zadd"
 	stepZRem    stepKind = "zrem"
 	stepXAdd    stepKind = "xadd"
@@ -46,8 +49,9 @@ const (
 // step is one command of a change. A member that a sorted set has keeps its
 // score. Field is the hash field, the member of a sorted set, the channel, or
 // the id of a stream's entry ("" for the next); Value the value, the score, the
-// message, or the entry. Ends is the Unix second at which a set value goes
-// away, 0 for never. A stream keeps the last Keep entries of the last Age
+// message, the entry, or how many are added to a field that counts. Ends is the
+// Unix second at which a set value goes away, 0 for never, or a hash that
+// counts, in whole. A stream keeps the last Keep entries of the last Age
 // seconds before the newest, and goes away that long after it, by the clock
 // that made the ids: that of one gateway could be wrong.
 type step struct {
@@ -147,9 +151,12 @@ func (c change) script() (keys []string, args []any) {
 	args = append(args, len(c.guards))
 	for _, g := range c.guards {
 		keys = append(keys, g.key)
-		if g.below > 0 {
+		switch {
+		case g.below > 0:
 			args = append(args, "below", g.below)
-		} else {
+		case g.has != "":
+			args = append(args, "has", g.has)
+		default:
 			args = append(args, "is", g.want)
 		}
 	}
@@ -161,6 +168,8 @@ func (c change) script() (keys []string, args []any) {
 			args = append(args, s.Value, strconv.FormatInt(s.Ends, 10))
 		case stepHSet:
 			args = append(args, s.Field, s.Value)
+		case stepCount:
+			args = append(args, s.Field, s.Value, strconv.FormatInt(s.Ends, 10))
 		case stepZAdd:
 			args = append(args, s.Value, s.Field)
 		case stepHDel, stepZRem:
@@ -180,10 +189,14 @@ func (c change) script() (keys []string, args []any) {
 // clusterCommitter commits on a Redis Cluster, where no script can span
 // slots: guards of other slots are read first, and each step is a script of
 // its own with the guards of its own slot. When one of those fails, what the
-// steps before it added is taken back.
+// steps before it added is taken back. A change of one slot is one script, as
+// on one Redis.
 type clusterCommitter struct{ one *scriptCommitter }
 
 func (cc *clusterCommitter) commit(ctx context.Context, c change) error {
+	if c.inOneSlot() {
+		return cc.one.commit(ctx, c)
+	}
 	for _, g := range c.guards {
 		if err := cc.one.commit(ctx, change{guards: []guard{g}}); err != nil {
 			return err
@@ -220,6 +233,18 @@ func (cc *clusterCommitter) undo(ctx context.Context, done []step) error {
 	return nil
 }
 
+// inOneSlot reports whether all of the change is of one slot for certain.
+func (c change) inOneSlot() bool {
+	tags := map[string]bool{}
+	for _, g := range c.guards {
+		tags[slotTag(g.key)] = true
+	}
+	for _, s := range c.steps {
+		tags[slotTag(s.Key)] = true
+	}
+	return len(tags) == 1
+}
+
 // settled reports whether the guard is not to be asked any more before the
 // step: an earlier step of the same change has written what it looks at, or has
 // removed or overwritten something. That cannot be taken back, so what follows
@@ -251,6 +276,7 @@ func undoOf(done []step) []step {
 			undo = append(undo, step{Kind: stepHDel, Key: s.Key, Field: s.Field})
 		case stepXAdd:
 			undo = append(undo, step{Kind: stepXDel, Key: s.Key, Value: s.Value})
+		case stepCount: // only ever in one slot
 		case stepZAdd, stepDel, stepHDel, stepZRem, stepXDel, stepPublish:
 		}
 	}

@@ -1,8 +1,11 @@
 -- Commits one change: checks every guard, then does every step, in one go.
 -- KEYS: a key for each guard, then a key for each step (unused for publish).
--- ARGV: number of guards, then "is" value | "below" number for each guard,
+-- ARGV: number of guards, then "is" value | "below" number | "has" field for
+--       each guard,
 --       then the steps: "set" value unix-seconds-of-its-end (0: none) | "del" |
---       "hset" field value | "hdel" field | "zadd" score member (if it is new) |
+--       "hset" field value | "hdel" field |
+--       "count" field how-many unix-seconds-of-the-hash's-end |
+--       "zadd" score member (if it is new) |
 --       "zrem" member | "publish" channel message |
 --       "xadd" id entry most-entries seconds-that-they-are-kept |
 --       "xdel" entry (of the last that were added)
@@ -22,6 +25,8 @@ for guard = 1, tonumber(ARGV[1]) do
     return guard
   elseif kind == 'below' and redis.call('HLEN', key) >= tonumber(want) then
     return guard
+  elseif kind == 'has' and redis.call('HEXISTS', key, want) == 0 then
+    return guard
   end
 end
 
@@ -38,6 +43,9 @@ while next_arg <= #ARGV do
     redis.call('DEL', key)
   elseif kind == 'hset' then
     redis.call('HSET', key, take(), take())
+  elseif kind == 'count' then
+    redis.call('HINCRBY', key, take(), take())
+    redis.call('EXPIREAT', key, take())
   elseif kind == 'hdel' then
     redis.call('HDEL', key, take())
   elseif kind == 'zadd' then

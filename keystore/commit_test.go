@@ -48,12 +48,13 @@ func TestNothingHappensUnlessAllGuardsHold(t *testing.T) {
 			{Kind: keystore.StepSet, Key: p + "new", Value: "x", Ends: time.Now().Unix() + 100},
 			{Kind: keystore.StepHSet, Key: p + "hash", Field: "d", Value: "4"},
 			{Kind: keystore.StepHDel, Key: p + "hash", Field: "a"},
+			{Kind: keystore.StepCount, Key: p + "counts", Field: "c", Value: "5", Ends: time.Now().Unix() + 100},
 			{Kind: keystore.StepZAdd, Key: p + "list", Field: "added", Value: "7"},
 			{Kind: keystore.StepZRem, Key: p + "list", Field: "kept"},
 			{Kind: keystore.StepDel, Key: p + "empty"},
 			{Kind: keystore.StepPublish, Key: p + "channel", Field: p + "channel", Value: "message"},
 		}
-		good := []keystore.Guard{{Key: p + "value", Want: "1"}, {Key: p + "absent"}, {Key: p + "hash", Below: 4}, {Key: p + "absent", Below: 1}, {Key: p + "empty"}}
+		good := []keystore.Guard{{Key: p + "value", Want: "1"}, {Key: p + "absent"}, {Key: p + "hash", Below: 4}, {Key: p + "absent", Below: 1}, {Key: p + "empty"}, {Key: p + "hash", Has: "b"}}
 		bad := []struct {
 			guard keystore.Guard
 			err   error
@@ -64,6 +65,8 @@ func TestNothingHappensUnlessAllGuardsHold(t *testing.T) {
 			{keystore.Guard{Key: p + "absent", Want: "1"}, keystore.ErrMoved},
 			{keystore.Guard{Key: p + "hash", Below: 3}, keystore.ErrKeyLimit},
 			{keystore.Guard{Key: p + "hash", Below: 1}, keystore.ErrKeyLimit},
+			{keystore.Guard{Key: p + "hash", Has: "d"}, keystore.ErrMoved},
+			{keystore.Guard{Key: p + "absent", Has: "a"}, keystore.ErrMoved},
 		}
 		heard := client.Subscribe(ctx, p+"channel")
 		defer func() { _ = heard.Close() }()
@@ -90,13 +93,15 @@ func TestNothingHappensUnlessAllGuardsHold(t *testing.T) {
 			t.Fatalf("all guards hold: guard %d failed, %v", failed, err)
 		}
 		want := map[string]string{
-			p + "value": "2", p + "new": "x", p + "hash": fmt.Sprint(map[string]string{"b": "2", "c": "3", "d": "4"}), p + "list": fmt.Sprint([]redis.Z{{Score: 7, Member: "added"}}),
+			p + "value": "2", p + "new": "x", p + "counts": "map[c:5]", p + "hash": fmt.Sprint(map[string]string{"b": "2", "c": "3", "d": "4"}), p + "list": fmt.Sprint([]redis.Z{{Score: 7, Member: "added"}}),
 		}
 		if diff := cmp.Diff(want, dump(t, client, p)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if ttl := client.TTL(ctx, p+"new").Val(); ttl < 90*time.Second || ttl > 100*time.Second {
-			t.Errorf("it ends in %v, want about 100s", ttl)
+		for _, name := range []string{"new", "counts"} {
+			if ttl := client.TTL(ctx, p+name).Val(); ttl < 90*time.Second || ttl > 100*time.Second {
+				t.Errorf("%s ends in %v, want about 100s", name, ttl)
+			}
 		}
 		// The first message is that of the good commit: no refused one has sent any.
 		if message, err := heard.ReceiveMessage(ctx); err != nil || message.Payload != "message" {

@@ -126,11 +126,12 @@ func (r Reader) Waiting() int {
 }
 
 // Guard is what must hold at a commit: the key holds Want or, where Below is
-// set, has fewer fields than that.
+// set, has fewer fields than that, or, where Has is set, has that field.
 type Guard struct {
 	Key   string
 	Want  string
 	Below int
+	Has   string
 }
 
 // Step is one command of a change.
@@ -142,6 +143,7 @@ const (
 	StepDel     = stepDel
 	StepHSet    = stepHSet
 	StepHDel    = stepHDel
+	StepCount   = stepCount
 	StepZAdd    = stepZAdd
 	StepZRem    = stepZRem
 	StepPublish = stepPublish
@@ -153,7 +155,7 @@ var ErrMoved = errMoved
 func newChange(guards []Guard, steps []Step) change {
 	c := change{steps: steps}
 	for _, g := range guards {
-		c.guards = append(c.guards, guard{key: g.Key, want: g.Want, below: g.Below})
+		c.guards = append(c.guards, guard{key: g.Key, want: g.Want, below: g.Below, has: g.Has})
 	}
 	return c
 }

@@ -249,6 +249,7 @@ func (j *journal) writeState(out *os.File) (number, size int64, err error) {
 		_, err = w.Write(line)
 		return err
 	}
+	j.drop(j.now().Unix())
 	number = 1
 	if err := write(journalEntry{Number: number, Format: journalFormat}); err != nil {
 		return 0, 0, err

@@ -1,6 +1,9 @@
 package keystore
 
-import "iter"
+import (
+	"iter"
+	"strconv"
+)
 
 // cell is the last state of one Redis key: a set value in whole, the steps
 // that made each of its fields, or those that added its entries, in order.
@@ -27,6 +30,8 @@ func (j *journal) add(steps []step) {
 			if _, known := c.fields[s.Field]; !known || s.Kind == stepHSet {
 				c.fields[s.Field] = s
 			}
+		case stepCount:
+			j.count(s)
 		case stepHDel, stepZRem:
 			delete(j.live[s.Key].fields, s.Field)
 			if len(j.live[s.Key].fields) == 0 {
@@ -35,6 +40,35 @@ func (j *journal) add(steps []step) {
 		case stepXAdd:
 			j.live[s.Key] = cell{entries: trimmed(append(j.live[s.Key].entries, s), s)}
 		case stepPublish, stepXDel: // a journaled change is never taken back
+		}
+	}
+}
+
+// count adds up a field that counts, as one step.
+func (j *journal) count(s step) {
+	c := j.live[s.Key]
+	if c.fields == nil {
+		c.fields = map[string]step{}
+		j.live[s.Key] = c
+	}
+	if before, known := c.fields[s.Field]; known {
+		was, _ := strconv.ParseInt(before.Value, 10, 64)
+		more, _ := strconv.ParseInt(s.Value, 10, 64)
+		s.Key, s.Field, s.Value = before.Key, before.Field, strconv.FormatInt(was+more, 10)
+	}
+	c.fields[s.Field] = s
+}
+
+// drop forgets counters that have gone away by that second.
+func (j *journal) drop(unixSeconds int64) {
+	for key, c := range j.live {
+		for field, s := range c.fields {
+			if s.gone(unixSeconds) {
+				delete(c.fields, field)
+			}
+		}
+		if c.fields != nil && len(c.fields) == 0 {
+			delete(j.live, key)
 		}
 	}
 }

@@ -111,9 +111,11 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	now := s.o.Now()
 	oldest := now.Add(-orphanAge).UnixMilli()
 	var drop change
+	var dropped []policy.KeyID
 	for i, e := range entries {
 		gone := !values[i].found && e.created < oldest
 		if gone || e.ends != 0 && e.ends <= now.Unix() {
+			dropped = append(dropped, policy.KeyID(e.id))
 			drop.steps = append(drop.steps,
 				step{Kind: stepHDel, Key: s.names.accountKeys(account), Field: e.id},
 				step{Kind: stepHDel, Key: s.names.used(account), Field: e.id})
@@ -122,7 +124,11 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	if len(drop.steps) == 0 {
 		return false, nil
 	}
-	return true, s.commit(ctx, drop)
+	if err := s.commit(ctx, drop); err != nil {
+		return false, err
+	}
+	s.usage.removed(account, dropped...)
+	return true, nil
 }
 
 // indexEntry is a line of an index: what is listed, and when it was created

@@ -229,6 +229,7 @@ func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (
 	if err != nil {
 		return time.Time{}, fmt.Errorf("revoke key: %w", err)
 	}
+	s.usage.removed(by.Account.ID, id)
 	return s.o.Now().UTC(), nil
 }
 

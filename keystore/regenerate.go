@@ -33,6 +33,9 @@ func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyI
 	if err != nil {
 		return policy.Key{}, Token{}, fmt.Errorf("regenerate key: %w", err)
 	}
+	if grace < time.Second {
+		s.usage.removed(next.Account, id)
+	}
 	return next, token, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,100 +18,217 @@ const (
 	// usagePause is how long what is known of the use of keys waits to be
 	// written: a key's use is written once in that time at the most.
 	usagePause = time.Minute
-	// usagePortion is how many keys one change writes.
-	usagePortion = 500
+	// usagePortion is how many keys one change writes. It is one script, for
+	// which lookups wait.
+	usagePortion = 100
+	// usagePatience bounds one writing of all of it.
+	usagePatience = 20 * time.Second
 )
 
-// usage is when keys were last used, as far as it is not written yet. What is
-// lost of it is a minute of statistics, and nothing else.
+// usage is how keys were used, as far as it is not written yet. What is lost of
+// it is a minute of statistics, and nothing else.
 type usage struct {
 	keys sync.Map // policy.KeyID → *keyUse
+
+	mu   sync.Mutex
+	gone map[policy.AccountID][]policy.KeyID // keys whose counters are to be removed
 }
 
+// keyUse is what was noted of a key. Its account never changes.
 type keyUse struct {
 	account policy.AccountID
-	last    atomic.Int64 // Unix seconds
-	written int64        // the flush's own
+
+	mu      sync.Mutex
+	last    int64 // when it was last let through, in Unix seconds; 0 for nothing new
+	counts  map[counted]int64
+	dropped bool // nobody will look at it any more
+}
+
+// counted is what requests are counted by.
+type counted struct {
+	hour       int64 // since 1970
+	permission policy.Permission
+	outcome    string
+}
+
+// noted is what was taken of a key, to be written.
+type noted struct {
+	id     policy.KeyID
+	last   int64
+	counts map[counted]int64
 }
 
 // Used notes that a request with the key was let through. It does no I/O, and
 // allocates nothing for a key that was used in the last minute.
 func (s *Store) Used(key policy.KeyID, account policy.AccountID, at time.Time) {
-	known, ok := s.usage.keys.Load(key)
-	if !ok {
-		known, _ = s.usage.keys.LoadOrStore(key, &keyUse{account: account})
+	for {
+		use := s.usage.of(key, account)
+		use.mu.Lock()
+		if !use.dropped {
+			use.last = max(use.last, at.Unix())
+			use.mu.Unlock()
+			return
+		}
+		use.mu.Unlock()
 	}
-	known.(*keyUse).last.Store(at.Unix())
+}
+
+// Count counts a request of the key that began at that time, by the permission
+// that its route needs and by how it ended. There must be a bounded number of
+// outcomes and permissions, and no blank in them. Count does no I/O, and
+// allocates nothing for a request like one of the last minute.
+func (s *Store) Count(key policy.KeyID, account policy.AccountID, permission policy.Permission, outcome string, at time.Time) {
+	what := counted{hour: at.Unix() / secondsPerHour, permission: permission, outcome: outcome}
+	for {
+		use := s.usage.of(key, account)
+		use.mu.Lock()
+		if !use.dropped {
+			use.counts[what]++
+			use.mu.Unlock()
+			return
+		}
+		use.mu.Unlock()
+	}
+}
+
+func (u *usage) of(key policy.KeyID, account policy.AccountID) *keyUse {
+	known, ok := u.keys.Load(key)
+	if !ok {
+		known, _ = u.keys.LoadOrStore(key, &keyUse{account: account, counts: map[counted]int64{}})
+	}
+	return known.(*keyUse)
+}
+
+// removed notes that keys were removed, so that their counters will be. Nobody
+// who removes a key waits for that.
+func (u *usage) removed(account policy.AccountID, keys ...policy.KeyID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.gone == nil {
+		u.gone = map[policy.AccountID][]policy.KeyID{}
+	}
+	u.gone[account] = append(u.gone[account], keys...)
+}
+
+func (u *usage) takeRemoved() map[policy.AccountID][]policy.KeyID {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	gone := u.gone
+	u.gone = nil
+	return gone
 }
 
 // writeUsage writes what was noted, until ctx ends, and once more then.
 func (s *Store) writeUsage(ctx context.Context) {
 	tick := time.NewTicker(usagePause)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for last := false; !last; {
+		patience := usagePatience
 		select {
 		case <-ctx.Done():
+			patience, last = manageTimeout, true
 		case <-tick.C:
 		}
-		final, cancel := context.WithTimeout(context.WithoutCancel(ctx), manageTimeout)
+		final, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		if err := s.flushUsage(final); err != nil {
-			s.o.Log.Warn("the last use of keys was not written", zap.Error(err))
+			s.o.Log.Warn("the use of keys was not written", zap.Error(err))
 		}
 		cancel()
 	}
 }
 
-// flushUsage writes what was noted since the last time, and forgets keys that
-// were not used since then.
+// flushUsage writes what was noted since the last time, forgets keys that were
+// not used since then, and removes the counters of those that are gone.
 func (s *Store) flushUsage(ctx context.Context) error {
-	accounts := map[policy.AccountID]map[string]int64{}
+	accounts := map[policy.AccountID][]policy.KeyID{}
 	s.usage.keys.Range(func(id, value any) bool {
 		use := value.(*keyUse)
-		last := use.last.Load()
-		if last == use.written {
+		use.mu.Lock()
+		defer use.mu.Unlock()
+		if use.last == 0 && len(use.counts) == 0 {
+			use.dropped = true
 			s.usage.keys.Delete(id)
 			return true
 		}
-		use.written = last
-		if accounts[use.account] == nil {
-			accounts[use.account] = map[string]int64{}
-		}
-		accounts[use.account][string(id.(policy.KeyID))] = last
+		accounts[use.account] = append(accounts[use.account], id.(policy.KeyID))
 		return true
 	})
 	var failures error
-	for account, used := range accounts {
-		for ids := range slices.Chunk(slices.Collect(maps.Keys(used)), usagePortion) {
-			failures = errors.Join(failures, s.keepUsage(ctx, account, ids, used))
+	for account, all := range accounts {
+		for ids := range slices.Chunk(all, usagePortion) {
+			failures = errors.Join(failures, s.keepUsage(ctx, account, ids))
 		}
+	}
+	for account, ids := range s.usage.takeRemoved() {
+		failures = errors.Join(failures, s.forgetUsage(ctx, account, nil, ids...))
 	}
 	return failures
 }
 
-// keepUsage writes when keys were used, where they still exist: what is known
-// of a key must not outlive it.
-func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []string, used map[string]int64) error {
-	index, err := s.client.HMGet(ctx, s.names.accountKeys(account), ids...).Result()
-	if err != nil {
-		return err
-	}
-	raw, err := s.readRaw(ctx, s.names.account(account))
-	if err != nil || raw == "" {
-		return err
-	}
-	c := change{guards: []guard{{key: s.names.account(account), want: raw}}}
-	for i, id := range ids {
-		if index[i] != nil {
-			c.steps = append(c.steps, step{Kind: stepHSet, Key: s.names.used(account), Field: id, Value: strconv.FormatInt(used[id], 10)})
+// keepUsage writes how keys were used, where they still exist: what is known of
+// a key must not outlive it. While the store cannot be read, what was noted is
+// kept for the next time. Once it was sent it is forgotten, whatever the answer:
+// it may have arrived, and must not count twice.
+func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []policy.KeyID) error {
+	var taken []noted
+	for range commitTries {
+		guards, exist, err := s.existing(ctx, account, ids)
+		if err != nil {
+			return err
+		}
+		if taken == nil {
+			taken = s.usage.take(account, ids)
+		}
+		taken = slices.DeleteFunc(taken, func(n noted) bool { return !exist[n.id] })
+		if len(taken) == 0 {
+			return nil
+		}
+		if err := s.commit(ctx, change{guards: guards, steps: s.usageSteps(account, taken)}); !errors.Is(err, errMoved) {
+			return err
 		}
 	}
-	if len(c.steps) == 0 {
-		return nil
+	return nil // the account changes all the time: this minute is lost
+}
+
+// existing returns which of the keys the account has, and the guards that hold
+// it to that.
+func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []policy.KeyID) ([]guard, map[policy.KeyID]bool, error) {
+	fields := make([]string, len(ids))
+	for i, id := range ids {
+		fields[i] = string(id)
 	}
-	if err := s.commit(ctx, c); !errors.Is(err, errMoved) {
-		return err
+	index, err := s.client.HMGet(ctx, s.names.accountKeys(account), fields...).Result()
+	if err != nil {
+		return nil, nil, err
 	}
-	return nil // the account has just changed: this minute is lost
+	raw, err := s.readRaw(ctx, s.names.account(account))
+	if err != nil {
+		return nil, nil, err
+	}
+	guards := []guard{{key: s.names.account(account), want: raw}}
+	exist := make(map[policy.KeyID]bool, len(ids))
+	for i, id := range ids {
+		if raw != "" && index[i] != nil {
+			exist[id] = true
+			guards = append(guards, guard{key: s.names.accountKeys(account), has: fields[i]})
+		}
+	}
+	return guards, exist, nil
+}
+
+// take empties what was noted of the keys.
+func (u *usage) take(account policy.AccountID, ids []policy.KeyID) []noted {
+	taken := make([]noted, 0, len(ids))
+	for _, id := range ids {
+		use := u.of(id, account)
+		use.mu.Lock()
+		n := noted{id: id, last: use.last, counts: maps.Clone(use.counts)}
+		use.last = 0
+		clear(use.counts) // and keeps its room for the next minute
+		use.mu.Unlock()
+		taken = append(taken, n)
+	}
+	return taken
 }
 
 // addLastUsed adds to keys of the account when they were last used.

@@ -17,7 +17,7 @@ type Permission string
 const AnyValidKey Permission = "any-valid-key"
 
 // The built-in permissions, which every catalogue holds: key management, and
-// reading the account's audit trail.
+// reading the account's audit trail and the use of its keys.
 const (
 	CreateKeys     Permission = "account:apikeys:create"
 	ReadKeys       Permission = "account:apikeys:read"
@@ -25,6 +25,7 @@ const (
 	DeleteKeys     Permission = "account:apikeys:delete"
 	RegenerateKeys Permission = "account:apikeys:regenerate"
 	ReadAudit      Permission = "account:audit:read"
+	ReadUsage      Permission = "account:usage:read"
 )
 
 // ReadAction is the action that makes a request safe to send again: it
@@ -155,7 +156,7 @@ func NewCatalogue(products ...Permission) (Catalogue, error) {
 			return Catalogue{}, fmt.Errorf("permission %q: the resource account is built in", p)
 		}
 	}
-	all := append(slices.Clone(products), CreateKeys, ReadKeys, UpdateKeys, DeleteKeys, RegenerateKeys, ReadAudit)
+	all := append(slices.Clone(products), CreateKeys, ReadKeys, UpdateKeys, DeleteKeys, RegenerateKeys, ReadAudit, ReadUsage)
 	return Catalogue{all: NewPermissionSet(all...)}, nil
 }
 

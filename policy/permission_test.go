@@ -187,14 +187,14 @@ func TestCatalogueHoldsTheDocumentedPermissions(t *testing.T) {
 		"serp_api:read", "serp_api:write", "serp_api:delete",
 		"subaccount:read", "subaccount:write",
 		"account:apikeys:create", "account:apikeys:read", "account:apikeys:update",
-		"account:apikeys:delete", "account:apikeys:regenerate", "account:audit:read",
+		"account:apikeys:delete", "account:apikeys:regenerate", "account:audit:read", "account:usage:read",
 	}
 	c := documented(t)
 	if diff := cmp.Diff(want, c.All().Strings()); diff != "" {
 		t.Errorf("catalogue (-want +got):\n%s", diff)
 	}
-	if got := len(c.All()); got != 23 {
-		t.Errorf("got %d permissions, want 23", got)
+	if got := len(c.All()); got != 24 {
+		t.Errorf("got %d permissions, want 24", got)
 	}
 	for _, p := range c.All() {
 		if !c.Has(p) {

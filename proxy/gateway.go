@@ -44,6 +44,10 @@ type Options struct {
 	// Used is told of every request that is let through; nil for nobody. It
 	// must not wait for anything.
 	Used func(key policy.KeyID, account policy.AccountID, at time.Time)
+	// Counted is told of every request of a known key when it has ended: its
+	// record's reason and permission, and when it began; nil for nobody. It must
+	// not wait for anything.
+	Counted func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time)
 	// Live watches over requests that last; nil for nobody.
 	Live *Live
 	// ProtocolTokens lets a WebSocket present its token as the subprotocol
@@ -67,8 +71,8 @@ type Gateway struct {
 	cors cors
 }
 
-// New makes a gateway. Every option must be given but the limits, Origins and
-// Used.
+// New makes a gateway. Every option must be given but the limits, Origins,
+// Used and Counted.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
 		return nil, errors.New("new gateway: an option is missing")
@@ -319,6 +323,9 @@ func (g *Gateway) end(x *exchange) {
 	x.w.finish()
 	x.record.BytesOut, x.record.Upstream = x.w.written, x.w.upstream
 	x.record.Duration = g.o.Now().Sub(x.record.Start)
+	if g.o.Counted != nil && x.record.Key != "" {
+		g.o.Counted(x.record.Key, x.record.Account, x.record.Permission, x.record.Reason, x.record.Start)
+	}
 	g.o.Records.Record(&x.record)
 	if aborted {
 		panic(http.ErrAbortHandler)

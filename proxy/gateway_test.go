@@ -366,6 +366,10 @@ func BenchmarkGateway(b *testing.B) {
 			s.options.Limits, s.options.InFlight = newLimiter(b, 1e6, 1e6), proxy.NewInFlight(1000)
 			s.options.Now = time.Now
 		},
+		"counted": func(s *setup, _ *http.Request) {
+			s.options.Used = func(policy.KeyID, policy.AccountID, time.Time) {}
+			s.options.Counted = func(policy.KeyID, policy.AccountID, policy.Permission, string, time.Time) {}
+		},
 		"unknown_token":     func(_ *setup, r *http.Request) { r.Header.Set("Api-Token", tokenOf("unknown")) },
 		"permission_denied": func(_ *setup, r *http.Request) { r.URL.Path, r.RequestURI = "/serp/v1/search", "/serp/v1/search" },
 		"rate_limited":      func(s *setup, _ *http.Request) { s.options.Limits = newLimiter(b, 1, 0) },

@@ -275,6 +275,33 @@ func TestKeysThatWereReplacedAreToldSo(t *testing.T) {
 	}
 }
 
+// TestRequestsOfKnownKeysAreCounted, with how they ended, and no others.
+func TestRequestsOfKnownKeysAreCounted(t *testing.T) {
+	t.Parallel()
+	counted := make(chan string, 10)
+	g := ownGate(t, &notes{}, func(s *setup) {
+		s.options.Limits = newLimiter(t, 0.001, 1)
+		s.options.Counted = func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time) {
+			if key != entry().Key.ID || account != "acme" || !at.Equal(theTime) {
+				t.Errorf("counted for %s of %s at %v", key, account, at)
+			}
+			counted <- string(needs) + " " + reason
+		}
+	})
+	unknown := strings.ReplaceAll(get("/serp/v1/open"), good, tokenOf("unknown"))
+	for _, r := range []string{unknown, get("/nowhere"), get("/serp/v1/open"), get("/serp/v1/open"), request("PUT", "/own/1", "")} {
+		g.do(r)
+	}
+	for _, want := range []string{"any-valid-key allowed", "any-valid-key rate_limited", "serp_api:write permission_denied"} {
+		if got := <-counted; got != want {
+			t.Errorf("counted %q, want %q", got, want)
+		}
+	}
+	if len(counted) != 0 {
+		t.Errorf("%d more were counted", len(counted))
+	}
+}
+
 // TestUseIsToldOfWhatIsLetThrough, and of nothing else.
 func TestUseIsToldOfWhatIsLetThrough(t *testing.T) {
 	t.Parallel()

@@ -18,9 +18,9 @@ import (
 // Reasons of a record beside the codes of package problem.
 const (
 	reasonAllowed    = string(policy.Allowed)
-	reasonClientGone = "client_closed_request" // before there was an answer
-	reasonAborted    = "response_aborted"      // in the middle of an answer
-	reasonPreflight  = "preflight"             // a browser's question was answered
+	reasonClientGone = problem.ClientGone
+	reasonAborted    = problem.Aborted
+	reasonPreflight  = "preflight" // a browser's question was answered
 
 	// statusClientGone is what nginx made the custom for the first of these.
 	statusClientGone = 499

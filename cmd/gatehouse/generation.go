@@ -132,7 +132,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	}
 	options := proxy.Options{
 		Routes: routes, Keys: b.store, TokenPrefix: c.Token.Prefix, ProtocolTokens: c.Token.WebSocketSubprotocol,
-		Origins: c.CORS.Origins, Used: b.store.Used, Live: b.live.Load(),
+		Origins: c.CORS.Origins, Used: b.store.Used, Counted: b.store.Count, Live: b.live.Load(),
 		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
 		Records:   b.records, Now: time.Now,
@@ -150,7 +150,7 @@ func (b *builder) ownRoutes() ([]proxy.RouteSpec, error) {
 		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
 	}
 	keys, err := keyapi.New(keyapi.Options{
-		Keys: b.store, Audit: b.store, Catalogue: b.catalogue, Products: products, Now: time.Now,
+		Keys: b.store, Audit: b.store, Usage: b.store, Catalogue: b.catalogue, Products: products, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -62,11 +62,14 @@ func TestGoClient(t *testing.T) {
 	if allowed, err := c.AllowedPermissions(ctx); err != nil || len(allowed) != len(everything) {
 		t.Errorf("got %v, %v", allowed, err)
 	}
-	if p, err := c.PermissionContext(ctx); err != nil || len(p.Account) != 2 || len(p.Product) != 4 || p.Product[0].Name != "Shared datacenter" {
+	if p, err := c.PermissionContext(ctx); err != nil || len(p.Account) != 3 || len(p.Product) != 4 || p.Product[0].Name != "Shared datacenter" {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	events, _, err := c.AuditLog(ctx, client.EventFilter{KeyID: created.ID}, "", 0)
 	if err != nil || len(events) != 4 || events[0].Action != "key.revoke" || events[0].ActorID != d.root.ID {
 		t.Errorf("got %+v, %v", events, err)
+	}
+	if rows, err := c.Usage(ctx, client.UsageFilter{ByHour: true, ByKey: true, ByPermission: true, From: time.Now().Add(-time.Hour)}); err != nil || len(rows) != 0 {
+		t.Errorf("got %+v, %v, want nothing before a minute is over", rows, err)
 	}
 }

@@ -76,7 +76,7 @@ var everything = []string{
 	"datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete",
 	"residential:read", "residential:write", "residential:delete",
 	"serp_api:read", "serp_api:write", "serp_api:delete", "subaccount:read", "subaccount:write",
-	"account:apikeys:create", "account:apikeys:read", "account:apikeys:update", "account:apikeys:delete", "account:apikeys:regenerate", "account:audit:read",
+	"account:apikeys:create", "account:apikeys:read", "account:apikeys:update", "account:apikeys:delete", "account:apikeys:regenerate", "account:audit:read", "account:usage:read",
 }
 
 // operate makes a request to the admin API. A body that is text is sent as it is.

@@ -73,6 +73,8 @@ func unless(ok bool, fault string) string {
 type query struct {
 	limit  int
 	cursor string
+	// unpaged: there are no pages, so no limit and no cursor.
+	unpaged bool
 }
 
 // read takes the limit, the cursor, and further parameters, each once.
@@ -87,13 +89,13 @@ func (q *query) read(rawQuery string, further map[string]func(value string) (fau
 		switch value := values[name][0]; {
 		case len(values[name]) > 1:
 			wrong.add(shown(name), "The parameter is there more than once.")
-		case name == "limit":
+		case name == "limit" && !q.unpaged:
 			n, err := strconv.Atoi(value)
 			if err != nil || n < 1 || n > maxPage {
 				wrong.add("limit", "The limit must be a number from 1 to "+strconv.Itoa(maxPage)+".")
 			}
 			q.limit = n
-		case name == "cursor":
+		case name == "cursor" && !q.unpaged:
 			q.cursor = value
 		case known:
 			if fault := take(value); fault != "" {

@@ -39,7 +39,7 @@ func TestDescriptionIsServedAsJSON(t *testing.T) {
 	if err := json.Unmarshal(out.Body.Bytes(), &d); err != nil || out.Code != http.StatusOK || out.Header().Get("Content-Type") != "application/json" {
 		t.Fatalf("answered %d %v, %v", out.Code, out.Header(), err)
 	}
-	if d.OpenAPI != "3.1.0" || len(d.Paths) != 7 || d.Paths["/v4/account/api-keys"]["post"] == nil {
+	if d.OpenAPI != "3.1.0" || len(d.Paths) != 8 || d.Paths["/v4/account/api-keys"]["post"] == nil {
 		t.Errorf("described are %s and %d paths", d.OpenAPI, len(d.Paths))
 	}
 	again := documents(t, http.MethodGet, "/v4/openapi.json", "If-None-Match", out.Header().Get("ETag"))
@@ -55,7 +55,7 @@ func TestPageShowsEverythingAndAsksNobodyElse(t *testing.T) {
 	out := documents(t, http.MethodGet, "/docs")
 	page := out.Body.String()
 	for _, part := range []string{
-		"/v4/account/api-keys/{id}/regenerate", "/v4/account/audit-log", "grace_period_seconds", "allowed_subaccounts", "account:apikeys:create", "updated_fields",
+		"/v4/account/api-keys/{id}/regenerate", "/v4/account/audit-log", "/v4/account/usage", "grace_period_seconds", "allowed_subaccounts", "account:apikeys:create", "updated_fields",
 		"exceeds_your_access", "409", "array of string", "<em>required</em>", `<html lang="en">`,
 	} {
 		if !strings.Contains(page, part) {

@@ -83,7 +83,7 @@ func newWorld(t *testing.T, changes ...func(*keystore.Options)) *world {
 	w.putAccount(func(*keystore.Account) {})
 	w.by, _ = w.key(func(*keystore.NewKey) {})
 
-	api, err := keyapi.New(keyapi.Options{Keys: w.store, Audit: w.store, Catalogue: catalogue, Products: []keyapi.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "serp_api"}}, Now: clock})
+	api, err := keyapi.New(keyapi.Options{Keys: w.store, Audit: w.store, Usage: w.store, Catalogue: catalogue, Products: []keyapi.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "serp_api"}}, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}

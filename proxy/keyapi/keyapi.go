@@ -19,11 +19,14 @@ const (
 	keysPath   = "/v4/account/api-keys"
 	keyPath    = keysPath + "/{id}"
 	auditPath  = "/v4/account/audit-log"
+	usagePath  = "/v4/account/usage"
 	whoamiPath = "/v4/account/whoami"
 )
 
 // Reserved returns the paths below which nothing but this API answers.
-func Reserved() []string { return []string{keysPath, auditPath, whoamiPath, openapiPath, docsPath} }
+func Reserved() []string {
+	return []string{keysPath, auditPath, usagePath, whoamiPath, openapiPath, docsPath}
+}
 
 // Keys is what the API needs of keystore.Store to manage keys.
 type Keys interface {
@@ -40,6 +43,11 @@ type Audit interface {
 	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
 }
 
+// Usage is what the API needs of keystore.Store for the counters of requests.
+type Usage interface {
+	Usage(ctx context.Context, by policy.Caller, f keystore.UsageFilter) ([]keystore.Usage, error)
+}
+
 // Product is a product as the permission context shows it. Its permissions are
 // those of the catalogue whose resource is its name.
 type Product struct{ Name, Label string }
@@ -48,6 +56,7 @@ type Product struct{ Name, Label string }
 type Options struct {
 	Keys      Keys
 	Audit     Audit
+	Usage     Usage
 	Catalogue policy.Catalogue
 	Products  []Product
 	Now       func() time.Time
@@ -61,7 +70,7 @@ type API struct {
 
 // New makes an API.
 func New(o Options) (*API, error) {
-	if o.Keys == nil || o.Audit == nil || o.Now == nil || len(o.Catalogue.All()) == 0 {
+	if o.Keys == nil || o.Audit == nil || o.Usage == nil || o.Now == nil || len(o.Catalogue.All()) == 0 {
 		return nil, errors.New("new key API: an option is missing")
 	}
 	return &API{o: o, structure: newStructure(o)}, nil
@@ -91,6 +100,7 @@ func (a *API) Endpoints() []Endpoint {
 		{"GET " + keysPath + "/allowed-permissions", policy.AnyValidKey, a.allowedPermissions, ""},
 		{"GET " + keysPath + "/permission-context", policy.AnyValidKey, a.permissionContext, ""},
 		{"GET " + auditPath, policy.ReadAudit, a.auditLog, ""},
+		{"GET " + usagePath, policy.ReadUsage, a.usage, ""},
 		{"GET " + whoamiPath, policy.AnyValidKey, a.whoami, ""},
 	}
 }

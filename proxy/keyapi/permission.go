@@ -42,6 +42,7 @@ func newStructure(o Options) structure {
 	var s structure
 	s.Account.add(o.Catalogue, "account:apikeys", "API keys", "Managing the API keys of this account.")
 	s.Account.add(o.Catalogue, "account:audit", "Audit log", "Seeing who did what to the API keys of this account.")
+	s.Account.add(o.Catalogue, "account:usage", "Usage", "Seeing how many requests the API keys of this account made.")
 	s.Product.SubTypes = []subType{}
 	for _, p := range o.Products {
 		label := p.Label

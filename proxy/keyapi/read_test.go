@@ -28,9 +28,10 @@ func TestEndpointsNeedWhatTheContractSays(t *testing.T) {
 		"GET /v4/account/api-keys/allowed-permissions": policy.AnyValidKey,
 		"GET /v4/account/api-keys/permission-context":  policy.AnyValidKey,
 		"GET /v4/account/audit-log":                    policy.ReadAudit,
+		"GET /v4/account/usage":                        policy.ReadUsage,
 		"GET /v4/account/whoami":                       policy.AnyValidKey,
 	}
-	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now})
+	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Usage: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +65,10 @@ func catalogue(t *testing.T) policy.Catalogue {
 
 func TestAPINeedsItsOptions(t *testing.T) {
 	t.Parallel()
-	whole := keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now}
+	whole := keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Usage: &keystore.Store{}, Catalogue: catalogue(t), Now: time.Now}
 	for name, remove := range map[string]func(*keyapi.Options){
 		"keys": func(o *keyapi.Options) { o.Keys = nil }, "clock": func(o *keyapi.Options) { o.Now = nil },
-		"audit": func(o *keyapi.Options) { o.Audit = nil }, "catalogue": func(o *keyapi.Options) { o.Catalogue = policy.Catalogue{} },
+		"audit": func(o *keyapi.Options) { o.Audit = nil }, "usage": func(o *keyapi.Options) { o.Usage = nil }, "catalogue": func(o *keyapi.Options) { o.Catalogue = policy.Catalogue{} },
 	} {
 		o := whole
 		remove(&o)
@@ -128,7 +129,7 @@ func TestWhoamiShowsTheAddressThatWasSeen(t *testing.T) {
 // TestReservedPathsAreTheAPIsOwn keeps the list that no product route may enter.
 func TestReservedPathsAreTheAPIsOwn(t *testing.T) {
 	t.Parallel()
-	if diff := cmp.Diff([]string{"/v4/account/api-keys", "/v4/account/audit-log", "/v4/account/whoami", "/v4/openapi.json", "/docs"}, keyapi.Reserved()); diff != "" {
+	if diff := cmp.Diff([]string{"/v4/account/api-keys", "/v4/account/audit-log", "/v4/account/usage", "/v4/account/whoami", "/v4/openapi.json", "/docs"}, keyapi.Reserved()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -41,6 +41,8 @@ func From(err error) *Problem {
 		return New(Conflict, "This key was replaced by another one. It goes on working until its grace period ends, but changes no keys; use the new one.")
 	case errors.Is(err, keystore.ErrConflict):
 		return New(Conflict, "Another change to the same object came first. Look at it again, then try again.")
+	case errors.Is(err, keystore.ErrTooMuchUsage):
+		return Invalid(FieldError{Field: "from", Detail: "This is too much for one answer. Ask for a shorter time, for one key, or for days."})
 	case errors.Is(err, keystore.ErrBadCursor):
 		return Invalid(FieldError{Field: "cursor", Detail: "This cursor is none that a listing returned."})
 	}

@@ -32,7 +32,7 @@ func TestContractHasEveryEndpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Catalogue: catalogue, Now: time.Now})
+	api, err := keyapi.New(keyapi.Options{Keys: &keystore.Store{}, Audit: &keystore.Store{}, Usage: &keystore.Store{}, Catalogue: catalogue, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

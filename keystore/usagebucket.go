@@ -1,0 +1,203 @@
+package keystore
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"gatehouse/policy"
+)
+
+const (
+	// UsageHours and UsageDays are for how long requests stay counted by hour and
+	// by day.
+	UsageHours = 31 * 24 * time.Hour
+	UsageDays  = 400 * 24 * time.Hour
+
+	secondsPerHour = 60 * 60
+	day            = 24 * time.Hour
+	// everyKey stands for all keys of the account together. It is no key's id.
+	everyKey = policy.KeyID("all")
+	// usagePipeline is how many commands on buckets are sent at a time.
+	usagePipeline = 500
+)
+
+// UsageStep is what requests are counted by: an hour, or a day, of UTC.
+type UsageStep string
+
+// The steps.
+const (
+	ByHour UsageStep = "hour"
+	ByDay  UsageStep = "day"
+)
+
+// bucket is a hash of counters of one key: the hours of a day, or the days of
+// a month. It goes away as a whole, when the last of them is too old.
+type bucket struct {
+	begin time.Time
+	step  UsageStep
+}
+
+// bucketAt returns the bucket in which the moment is counted.
+func bucketAt(at time.Time, step UsageStep) bucket {
+	at = at.UTC()
+	if step == ByHour {
+		return bucket{at.Truncate(day), step}
+	}
+	return bucket{time.Date(at.Year(), at.Month(), 1, 0, 0, 0, 0, time.UTC), step}
+}
+
+func (b bucket) next() bucket {
+	if b.step == ByHour {
+		return bucket{b.begin.Add(day), b.step}
+	}
+	return bucket{b.begin.AddDate(0, 1, 0), b.step}
+}
+
+// ends is the Unix second at which the bucket goes away.
+func (b bucket) ends() int64 {
+	if b.step == ByHour {
+		return b.next().begin.Add(UsageHours).Unix()
+	}
+	return b.next().begin.Add(UsageDays).Unix()
+}
+
+// name spells the bucket's key in Redis, in the slot of its account.
+func (n names) usage(account policy.AccountID, key policy.KeyID, b bucket) string {
+	layout := "2006-01"
+	if b.step == ByHour {
+		layout = time.DateOnly
+	}
+	return n.account(account) + ":usage:" + string(key) + ":" + b.begin.Format(layout)
+}
+
+// field names a counter in its bucket: the hour of the day or the day of the
+// month, and what was counted.
+func (b bucket) field(at time.Time, c counted) string {
+	number := at.Day()
+	if b.step == ByHour {
+		number = at.Hour()
+	}
+	return strconv.Itoa(number) + " " + string(c.permission) + " " + c.outcome
+}
+
+// parse reads what field wrote; ok is false for anything else.
+func (b bucket) parse(field string) (at time.Time, permission policy.Permission, outcome string, ok bool) {
+	parts := strings.Split(field, " ")
+	if len(parts) != 3 {
+		return time.Time{}, "", "", false
+	}
+	number, err := strconv.Atoi(parts[0])
+	switch at = b.begin.AddDate(0, 0, number-1); {
+	case b.step == ByHour:
+		at = b.begin.Add(time.Duration(number) * time.Hour)
+		ok = number >= 0 && number < 24
+	default:
+		ok = number >= 1 && number <= 31
+	}
+	return at, policy.Permission(parts[1]), parts[2], ok && err == nil
+}
+
+// buckets yields those that have something of the time from from until to, to
+// not included.
+func buckets(from, to time.Time, step UsageStep) iter.Seq[bucket] {
+	return func(yield func(bucket) bool) {
+		for b := bucketAt(from, step); b.begin.Before(to) && yield(b); b = b.next() {
+		}
+	}
+}
+
+// usageSteps are the steps that write what was noted: each key's last use, and
+// its counters, which also count for the account.
+func (s *Store) usageSteps(account policy.AccountID, taken []noted) []step {
+	var steps []step
+	type counter struct{ key, field string }
+	sums := map[counter]*step{}
+	count := func(key policy.KeyID, c counted, requests int64) {
+		at := time.Unix(c.hour*secondsPerHour, 0).UTC()
+		for _, by := range []UsageStep{ByHour, ByDay} {
+			b := bucketAt(at, by)
+			to := counter{s.names.usage(account, key, b), b.field(at, c)}
+			if sums[to] == nil {
+				sums[to] = &step{Kind: stepCount, Key: to.key, Field: to.field, Value: "0", Ends: b.ends()}
+			}
+			sums[to].add(requests)
+		}
+	}
+	for _, n := range taken {
+		if n.last != 0 {
+			steps = append(steps, step{Kind: stepHSet, Key: s.names.used(account), Field: string(n.id), Value: strconv.FormatInt(n.last, 10)})
+		}
+		for c, requests := range n.counts {
+			count(n.id, c, requests)
+			count(everyKey, c, requests)
+		}
+	}
+	for _, sum := range sums {
+		steps = append(steps, *sum)
+	}
+	return steps
+}
+
+// add counts more in a step that counts.
+func (s *step) add(requests int64) {
+	was, _ := strconv.ParseInt(s.Value, 10, 64) // written by this process
+	s.Value = strconv.FormatInt(was+requests, 10)
+}
+
+// usagePipeline is how many commands may be sent at once. The connection to the
+// embedded server has no room for answers while it takes commands.
+func (s *Store) usagePipeline() int {
+	if s.embedded != nil {
+		return 1
+	}
+	return usagePipeline
+}
+
+// forgetUsage removes the counters of keys that are gone, while the guards hold.
+// What a crash leaves of them is shown to nobody, and goes away by itself.
+func (s *Store) forgetUsage(ctx context.Context, account policy.AccountID, guards []guard, keys ...policy.KeyID) error {
+	now := s.o.Now()
+	var all []string
+	for _, key := range keys {
+		for _, step := range []UsageStep{ByHour, ByDay} {
+			kept := UsageDays
+			if step == ByHour {
+				kept = UsageHours
+			}
+			// A bucket lives on while the last step in it is kept; a clock may be fast.
+			for b := range buckets(bucketAt(now.Add(-kept), step).begin, now.Add(2*day), step) {
+				all = append(all, s.names.usage(account, key, b))
+			}
+		}
+	}
+	for names := range slices.Chunk(all, s.usagePipeline()) {
+		pipe := s.client.Pipeline()
+		found := make([]*redis.IntCmd, len(names))
+		for i, name := range names {
+			found[i] = pipe.Exists(ctx, name)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return errors.Join(ErrUnavailable, err)
+		}
+		c := change{guards: guards}
+		for i, name := range names {
+			if found[i].Val() > 0 {
+				c.steps = append(c.steps, step{Kind: stepDel, Key: name})
+			}
+		}
+		if len(c.steps) == 0 {
+			continue
+		}
+		if err := s.commit(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
