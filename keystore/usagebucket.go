@@ -14,12 +14,14 @@ import (
 	"gatehouse/policy"
 )
 
+// UsageHours and UsageDays are for how long requests stay counted by hour and by
+// day.
 const (
-	// UsageHours and UsageDays are for how long requests stay counted by hour and
-	// by day.
 	UsageHours = 31 * 24 * time.Hour
 	UsageDays  = 400 * 24 * time.Hour
+)
 
+const (
 	secondsPerHour = 60 * 60
 	day            = 24 * time.Hour
 	// everyKey stands for all keys of the account together. It is no key's id.
@@ -94,12 +96,10 @@ func (b bucket) parse(field string) (at time.Time, permission policy.Permission,
 		return time.Time{}, "", "", false
 	}
 	number, err := strconv.Atoi(parts[0])
-	switch at = b.begin.AddDate(0, 0, number-1); {
-	case b.step == ByHour:
-		at = b.begin.Add(time.Duration(number) * time.Hour)
-		ok = number >= 0 && number < 24
-	default:
-		ok = number >= 1 && number <= 31
+	if b.step == ByHour {
+		at, ok = b.begin.Add(time.Duration(number)*time.Hour), number >= 0 && number < 24
+	} else {
+		at, ok = b.begin.AddDate(0, 0, number-1), number >= 1 && number <= 31
 	}
 	return at, policy.Permission(parts[1]), parts[2], ok && err == nil
 }

@@ -21,8 +21,8 @@ const (
 	maxUsageBuckets = 4_000
 )
 
-// ErrTooMuchUsage: the answer would be too large, or too much would have to be
-// read for it.
+// ErrTooMuchUsage is for a question whose answer would be too large, or for
+// which too much would have to be read.
 var ErrTooMuchUsage = errors.New("too much usage is asked for at once")
 
 // UsageFilter says which counters of an account are wanted, and which of them
