@@ -16,7 +16,12 @@ type news struct {
 	told []keystore.Change
 }
 
+// add leaves out the zero change, which concerns everybody: a subscription begins
+// with it, whenever that is.
 func (n *news) add(c keystore.Change) {
+	if c == (keystore.Change{}) {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.told = append(n.told, c)
