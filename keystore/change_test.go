@@ -43,6 +43,15 @@ func (n *news) forget() {
 // TestEveryNodeIsToldOfEveryChange that concerns a key, and of no other.
 func TestEveryNodeIsToldOfEveryChange(t *testing.T) {
 	onEachStore(t, func(t *testing.T, w *world) {
+		// What is told of later must not be mistaken for news of this.
+		before := w.open()
+		person := before.account("acme")
+		before.account("other")
+		_, bystander := before.key(person)
+		if err := before.Close(); err != nil {
+			t.Fatal(err)
+		}
+
 		here, there := &news{}, &news{}
 		n := w.node(func(o *keystore.Options) { o.Changed = here.add })
 		nodes := []*news{here}
@@ -50,9 +59,6 @@ func TestEveryNodeIsToldOfEveryChange(t *testing.T) {
 			w.node(func(o *keystore.Options) { o.Changed = there.add }).hears()
 			nodes = append(nodes, there)
 		}
-		person := n.account("acme")
-		n.account("other")
-		_, bystander := n.key(person)
 		for name, change := range map[string]func(k policy.Key) error{
 			"update": func(k policy.Key) error {
 				_, _, err := n.Update(t.Context(), person, k.ID, keystore.Update{Name: ptr("renamed")})
