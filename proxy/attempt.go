@@ -234,10 +234,13 @@ func (t *attempt) gotConn(info httptrace.GotConnInfo) {
 		// connection was stale, over HTTP/2 because the backend refused it, also
 		// with an error that does not say whether it acted on it. That may count
 		// for the one time that is allowed. A request whose context has ended is
-		// not written.
+		// not written over HTTP/2; over HTTP/1 it may be.
 		if !t.isSafe || t.repeated {
 			t.isTwice = true
 			t.cancel()
+			if _, protocol := connOf(info.Conn); protocol == protocolHTTP1 && t.chosen.spoken != schemeH2C {
+				_ = info.Conn.Close()
+			}
 			return
 		}
 		t.repeated = true
