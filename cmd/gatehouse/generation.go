@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/adminapi"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
 )
@@ -28,7 +28,7 @@ type generation struct {
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
 	admin       http.Handler             // of /admin/v1; nil where it is off
-	people      *dashboard.Authenticator // nil where the dashboard is off
+	people      *signin.Authenticator // nil where the dashboard is off
 	certificate *tls.Certificate         // nil for plain HTTP
 	parts       map[string]part
 }
@@ -194,13 +194,13 @@ func (b *builder) adminAPI() (http.Handler, error) {
 }
 
 // people makes what signs people in; nil where the dashboard is off.
-func (b *builder) people() (*dashboard.Authenticator, error) {
+func (b *builder) people() (*signin.Authenticator, error) {
 	if !b.config.Dashboard.Enabled {
 		return nil, nil
 	}
 	session := b.config.Dashboard.Session
-	return take(b, "people", session, func() (*dashboard.Authenticator, func(), error) {
-		made, err := dashboard.New(dashboard.Options{
+	return take(b, "people", session, func() (*signin.Authenticator, func(), error) {
+		made, err := signin.New(signin.Options{
 			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, Now: time.Now, Log: b.log,
 		})
 		return made, func() {}, err

@@ -1,4 +1,4 @@
-package dashboard_test
+package signin_test
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 	"gatehouse/proxy/password"
 )
 
@@ -24,11 +24,11 @@ const (
 	better = "a better one: 7 geese"
 )
 
-var home = dashboard.From{Client: netip.MustParseAddr("203.0.113.9"), Agent: "browser", RequestID: "request-1"}
+var home = signin.From{Client: netip.MustParseAddr("203.0.113.9"), Agent: "browser", RequestID: "request-1"}
 
 // world is an Authenticator on a real store, with one user.
 type world struct {
-	*dashboard.Authenticator
+	*signin.Authenticator
 	t     *testing.T
 	store *keystore.Store
 	now   atomic.Int64
@@ -49,7 +49,7 @@ func hasher(t *testing.T, kib uint32) *password.Hasher {
 	return h
 }
 
-func newWorld(t *testing.T, changes ...func(*dashboard.Options)) *world {
+func newWorld(t *testing.T, changes ...func(*signin.Options)) *world {
 	t.Helper()
 	w := &world{t: t, log: &bytes.Buffer{}}
 	w.now.Store(time.Now().Truncate(time.Second).UnixNano()) // what the session manager goes by
@@ -67,15 +67,15 @@ func newWorld(t *testing.T, changes ...func(*dashboard.Options)) *world {
 	t.Cleanup(func() { _ = w.store.Close() })
 	passwords := hasher(t, 64)
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
-	o := dashboard.Options{
+	o := signin.Options{
 		Users: w.store, Sessions: w.store, Passwords: passwords, Idle: 30 * time.Minute, Absolute: 12 * time.Hour,
-		PerEmail: dashboard.Rate{PerSecond: 1, Burst: 1000}, PerAddress: dashboard.Rate{PerSecond: 1, Burst: 1000},
+		PerEmail: signin.Rate{PerSecond: 1, Burst: 1000}, PerAddress: signin.Rate{PerSecond: 1, Burst: 1000},
 		Now: w.clock, Log: zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w.log)), zap.InfoLevel)),
 	}
 	for _, change := range changes {
 		change(&o)
 	}
-	if w.Authenticator, err = dashboard.New(o); err != nil {
+	if w.Authenticator, err = signin.New(o); err != nil {
 		t.Fatal(err)
 	}
 	w.status(policy.Active)
@@ -103,9 +103,9 @@ func (w *world) status(s policy.Status) {
 }
 
 // signIn is a sign-in that has to succeed.
-func (w *world) signIn(password, code string) dashboard.Session {
+func (w *world) signIn(password, code string) signin.Session {
 	w.t.Helper()
-	s, err := w.SignIn(w.t.Context(), dashboard.Proof{Email: email, Password: password, Code: code}, home)
+	s, err := w.SignIn(w.t.Context(), signin.Proof{Email: email, Password: password, Code: code}, home)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func (w *world) signIn(password, code string) dashboard.Session {
 }
 
 // goesOn returns the session, which has to be found.
-func (w *world) goesOn(s dashboard.Session) *keystore.Session {
+func (w *world) goesOn(s signin.Session) *keystore.Session {
 	w.t.Helper()
 	found, err := w.Find(w.t.Context(), s.Token)
 	if err != nil {
@@ -136,9 +136,9 @@ func (w *world) code(secret string) string {
 // codes. The code of this moment is used.
 func (w *world) withTOTP() (secret string, recovery []string) {
 	w.t.Helper()
-	secret, _ = dashboard.NewTOTP("Gatehouse", w.user)
+	secret, _ = signin.NewTOTP("Gatehouse", w.user)
 	ss := w.goesOn(w.signIn(right, ""))
-	recovery, _, err := w.EnableTOTP(w.t.Context(), ss, home, dashboard.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
+	recovery, _, err := w.EnableTOTP(w.t.Context(), ss, home, signin.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package dashboard lets people sign in: it proves who they are, and keeps
-// their sessions. It decides nothing about keys, and has no pages yet.
-package dashboard
+// Package signin proves who people are, and keeps their sessions. It decides
+// nothing about keys, and has no pages: package dashboard has.
+package signin
 
 import (
 	"context"
