@@ -150,6 +150,13 @@ func (b *tab) heard() []string {
 	return append([]string(nil), b.faults...)
 }
 
+// forgives forgets what went wrong so far: it was to.
+func (b *tab) forgives() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults = nil
+}
+
 // run does actions one after the other.
 func (b *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()

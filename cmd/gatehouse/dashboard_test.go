@@ -23,12 +23,14 @@ type desk struct {
 	redis   *redisServer
 }
 
-func startDesk(t *testing.T) *desk {
+func startDesk(t *testing.T, changes ...func(*settings)) *desk {
 	t.Helper()
 	d := &desk{backend: startBackend(t, answerOK), redis: startRedis(t)}
-	d.gateway = startGateway(t, settings{
-		Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}",
-	})
+	s := settings{Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}"}
+	for _, change := range changes {
+		change(&s)
+	}
+	d.gateway = startGateway(t, s)
 	d.putAccount(t, "acme", acme())
 	d.addUser(t, "acme", adaEmail, "Ada Lovelace", adaPassword)
 	return d
