@@ -100,7 +100,9 @@ func (d *Dashboard) show(v *visit, p page) error {
 // nobody can put words of their own there.
 func notices() map[string]string {
 	return map[string]string{
-		"signed_out": "You are signed out.",
+		"signed_out":    "You are signed out.",
+		"key_updated":   "The key was changed.",
+		"key_unchanged": "Nothing was changed: the form was as it had been shown.",
 	}
 }
 
