@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"fmt"
 	"html/template"
 	"time"
 	"unicode/utf8"
@@ -19,6 +20,7 @@ func (d *Dashboard) functions() template.FuncMap {
 		"initial": initial,
 		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"exact":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"number":  number,
 		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
 	}
 }
@@ -31,4 +33,13 @@ func initial(u *keystore.User) string {
 	}
 	first, _ := utf8.DecodeRuneInString(name)
 	return string(first)
+}
+
+// number writes a whole number, from 0, with a comma before each three digits.
+func number(n any) string {
+	digits := fmt.Sprint(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }

@@ -37,6 +37,9 @@ const (
 type site struct {
 	t       *testing.T
 	store   *keystore.Store
+	options keystore.Options // of store
+	// wrap puts something between the pages and the store.
+	wrap func(dashboard.Store) dashboard.Store
 	server  *httptest.Server
 	browser *http.Client // follows no redirects
 	now     *atomic.Int64
@@ -66,10 +69,11 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	}
 	catalogue, err := policy.NewCatalogue("datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete", "residential:read", "residential:write")
 	s.must(err)
-	s.store, err = keystore.Open(t.Context(), keystore.Options{
+	s.options = keystore.Options{
 		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
 		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
-	})
+	}
+	s.store, err = keystore.Open(t.Context(), s.options)
 	s.must(err)
 	t.Cleanup(func() { _ = s.store.Close() })
 	_, _, err = s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
@@ -81,8 +85,12 @@ func start(t *testing.T, changes ...func(*site)) *site {
 		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Now: s.clock, Log: zap.NewNop(),
 	})
 	s.must(err)
+	var kept dashboard.Store = s.store
+	if s.wrap != nil {
+		kept = s.wrap(kept)
+	}
 	pages, err := dashboard.New(dashboard.Options{
-		People: s.people, Store: s.store, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
+		People: s.people, Store: kept, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
 		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
 	})
 	s.must(err)
