@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"html/template"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -18,9 +19,22 @@ func (d *Dashboard) functions() template.FuncMap {
 		"may":     func(v view, p string) bool { return v.May(policy.Permission(p)) },
 		"initial": initial,
 		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"exact":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"exact":   exact,
 		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
+		"stamp":   func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05 UTC") },
+		"number":  number,
 	}
+}
+
+func exact(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
+
+// number spells a number with its thousands set apart: 12,345.
+func number(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
 
 // initial is the first character of what the user is called.
