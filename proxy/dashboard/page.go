@@ -3,7 +3,6 @@ package dashboard
 import (
 	"bytes"
 	"embed"
-
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -100,7 +99,11 @@ func (d *Dashboard) show(v *visit, p page) error {
 // nobody can put words of their own there.
 func notices() map[string]string {
 	return map[string]string{
-		"signed_out": "You are signed out.",
+		"signed_out":            "You are signed out.",
+		"signed_out_everywhere": "You are signed out everywhere.",
+		"session_ended":         "That session has ended.",
+		"password_changed":      "Your password is changed, and you are signed out everywhere else.",
+		"totp_removed":          "The authenticator is removed, and you are signed out everywhere else.",
 	}
 }
 
