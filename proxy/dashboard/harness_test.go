@@ -39,7 +39,7 @@ type site struct {
 	store   *keystore.Store
 	options keystore.Options // of store
 	// wrap puts something between the pages and the store.
-	wrap func(dashboard.Store) dashboard.Store
+	wrap    func(dashboard.Store) dashboard.Store
 	server  *httptest.Server
 	browser *http.Client // follows no redirects
 	now     *atomic.Int64
