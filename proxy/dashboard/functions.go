@@ -19,11 +19,14 @@ func (d *Dashboard) functions() template.FuncMap {
 		"may":     func(v view, p string) bool { return v.May(policy.Permission(p)) },
 		"initial": initial,
 		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"exact":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-		"number":  number,
+		"exact":   exact,
 		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
+		"stamp":   func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05 UTC") },
+		"number":  number,
 	}
 }
+
+func exact(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
 
 // initial is the first character of what the user is called.
 func initial(u *keystore.User) string {

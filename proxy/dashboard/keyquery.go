@@ -52,11 +52,11 @@ func (d *Dashboard) readKeyQuery(values url.Values) (q keyQuery, secret bool) {
 	return q, secret
 }
 
-// named is a choice that has a value in the address.
-type named interface{ value() string }
+// choice is one that has a value in the address.
+type choice interface{ value() string }
 
 // known is the value where it is one of the list's, and "" otherwise.
-func known[T named](list []T, value string) string {
+func known[T choice](list []T, value string) string {
 	if slices.ContainsFunc(list, func(n T) bool { return n.value() == value }) {
 		return value
 	}

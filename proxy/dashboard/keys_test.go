@@ -25,8 +25,7 @@ const day = 24 * time.Hour
 // use notes how keys are used, as another node does, and has it written.
 func (s *site) use(note func(node *keystore.Store)) {
 	s.t.Helper()
-	node, err := keystore.Open(s.t.Context(), s.options)
-	s.must(err)
+	node := s.open()
 	note(node)
 	s.must(node.Close())
 }

@@ -197,3 +197,6 @@ func timeUnits() []timeUnit {
 	const day = 24 * time.Hour
 	return []timeUnit{{"year", 365 * day}, {"month", 30 * day}, {"day", day}, {"hour", time.Hour}, {"minute", time.Minute}}
 }
+
+// keyPath is where the page of a key is.
+func keyPath(id policy.KeyID) string { return keysPath + "/" + string(id) }
