@@ -16,7 +16,9 @@ import (
 	"gatehouse/proxy/problem"
 )
 
-func at(k policy.Key, action string) string { return "/dashboard/keys/" + string(k.ID) + "/" + action }
+func pathOf(k policy.Key, action string) string {
+	return "/dashboard/keys/" + string(k.ID) + "/" + action
+}
 
 // now is the key as it is stored; nil for one that is gone.
 func (s *site) stored(k policy.Key) *policy.Key {
@@ -32,7 +34,7 @@ func (s *site) stored(k policy.Key) *policy.Key {
 // opens reports whether the token is known.
 func (s *site) opens(token string) bool {
 	s.t.Helper()
-	parsed, err := keystore.ParseToken(s.options.TokenPrefix, token)
+	parsed, err := keystore.ParseToken("gk_", token)
 	s.must(err)
 	_, err = s.store.Lookup(s.t.Context(), parsed)
 	if err != nil && !errors.Is(err, keystore.ErrUnknownToken) {
@@ -70,20 +72,20 @@ func TestKeyIsDisabledAndEnabled(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	k := s.key("Nightly export", s.expires(30*day), from(t, "203.0.113.0/24"))
-	asked := s.get(at(k, "disable") + "?back=" + url.QueryEscape("state=active&page=2&q=x%26y"))
+	k := s.made("Nightly export", s.expires(30*day), from(t, "203.0.113.0/24"))
+	asked := s.get(pathOf(k, "disable") + "?back=" + url.QueryEscape("state=active&page=2&q=x%26y"))
 	wants(t, "question", words(asked.body), "Disable Nightly export ?", "until you enable it again", "What stops working", "Shared datacenter read", "203.0.113.0/24", k.Preview)
-	wants(t, "question", html.UnescapeString(asked.body), `action="`+at(k, "disable")+`"`, `name="back" value="page=2&q=x%26y&state=active"`, `href="/dashboard/keys?page=2&q=x%26y&state=active"`)
+	wants(t, "question", html.UnescapeString(asked.body), `action="`+pathOf(k, "disable")+`"`, `name="back" value="page=2&q=x%26y&state=active"`, `href="/dashboard/keys?page=2&q=x%26y&state=active"`)
 	if !s.stored(k).Active {
 		t.Fatal("asking disables the key")
 	}
-	a := s.post(at(k, "disable"), url.Values{"back": {"page=2&q=x%26y&state=active"}})
+	a := s.post(pathOf(k, "disable"), url.Values{"back": {"page=2&q=x%26y&state=active"}})
 	if to := a.header.Get("Location"); a.status != http.StatusSeeOther || to != "/dashboard/keys?page=2&q=x%26y&state=active&notice=key_disabled" || s.stored(k).Active {
 		t.Errorf("disabling got %d to %q", a.status, to)
 	}
 	wants(t, "notice", s.get("/dashboard/keys?notice=key_disabled").body, "The key is disabled.")
 	for range 2 { // also what is enabled already
-		a = s.post(at(k, "enable"), url.Values{})
+		a = s.post(pathOf(k, "enable"), url.Values{})
 		if to := a.header.Get("Location"); a.status != http.StatusSeeOther || to != "/dashboard/keys?notice=key_enabled" || !s.stored(k).Active {
 			t.Errorf("enabling got %d to %q", a.status, to)
 		}
@@ -92,13 +94,13 @@ func TestKeyIsDisabledAndEnabled(t *testing.T) {
 		t.Errorf("more has changed: %+v", got)
 	}
 	for _, hostile := range []string{"%zz", "//evil.example", "q=%0d%0aX-Evil:+1", "state=nonsense&notice=key_revoked&next=//evil.example"} {
-		a := s.post(at(k, "enable"), url.Values{"back": {hostile}})
+		a := s.post(pathOf(k, "enable"), url.Values{"back": {hostile}})
 		to := a.header.Get("Location")
 		if u, err := url.Parse(to); err != nil || u.Host != "" || u.Path != "/dashboard/keys" || u.Query().Get("notice") != "key_enabled" || u.Query().Has("next") || u.Query().Has("state") || a.header.Get("X-Evil") != "" {
 			t.Errorf("back to %q led to %q", hostile, to)
 		}
 	}
-	if a := s.get(at(k, "enable")); a.status != http.StatusMethodNotAllowed {
+	if a := s.get(pathOf(k, "enable")); a.status != http.StatusMethodNotAllowed {
 		t.Errorf("asking for what only changes got %d", a.status)
 	}
 }
@@ -125,11 +127,11 @@ func TestRevokingAsksForTheName(t *testing.T) {
 	} {
 		s := start(t)
 		s.signIn()
-		k, token := s.keyWithToken(r.name)
+		k, token := s.madeWithToken(r.name)
 		if r.typed == "ID" {
 			r.typed = string(k.ID)
 		}
-		a := s.post(at(k, "revoke"), url.Values{"name": {r.typed}, "back": {"sort=name"}})
+		a := s.post(pathOf(k, "revoke"), url.Values{"name": {r.typed}, "back": {"sort=name"}})
 		if gone := s.stored(k) == nil; gone != r.revoked || s.opens(token.Reveal()) == r.revoked {
 			t.Errorf("%q for %q: revoked: %t", r.typed, r.name, gone)
 		}
@@ -149,38 +151,38 @@ func TestRevokingAsksForTheName(t *testing.T) {
 func TestQuestionsSayWhatStopsWorking(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	k := s.key("CI pipeline", may("datacenter_shared:read", "datacenter_shared:write", policy.ReadKeys), s.expires(90*day), from(t, "203.0.113.7", "2001:db8::/32"),
+	k := s.made("CI pipeline", may("datacenter_shared:read", "datacenter_shared:write", policy.ReadKeys), s.expires(90*day), from(t, "203.0.113.7", "2001:db8::/32"),
 		func(k *keystore.NewKey) { k.Subaccounts = []policy.SubaccountID{subaccountA} })
-	s.use(func(n *keystore.Store) {
+	s.notes(func(n *keystore.Store) {
 		now := s.clock()
 		n.Used(k.ID, "acme", now.Add(-2*time.Hour))
 		for _, before := range []time.Duration{0, time.Hour, 23 * time.Hour, 26 * time.Hour} {
 			n.Count(k.ID, "acme", "datacenter_shared:read", "allowed", now.Add(-before))
 		}
 		n.Count(k.ID, "acme", "datacenter_shared:delete", "permission_denied", now.Add(-time.Hour))
-		n.Count(s.key("another").ID, "acme", "datacenter_shared:read", "allowed", now)
+		n.Count(s.made("another").ID, "acme", "datacenter_shared:read", "allowed", now)
 	})
 	s.signIn()
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
-		wants(t, action, words(s.get(at(k, action)).body), "What stops working", "Shared datacenter read, write", "API keys read", "EU scraping Shared datacenter",
+		wants(t, action, words(s.get(pathOf(k, action)).body), "What stops working", "Shared datacenter read, write", "API keys read", "EU scraping Shared datacenter",
 			"203.0.113.7", "2001:db8::/32", "in 3 months", "This key was used 2 hours ago", "4 requests: 3 let through, 1 not", k.Preview)
 	}
 	s.account.Permissions = []string{"account:apikeys:*", "datacenter_shared:*"}
 	_, _, err := s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 	s.must(err)
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
-		wantsNone(t, action, words(s.get(at(k, action)).body), "let through", "Last 24 hours")
+		wantsNone(t, action, words(s.get(pathOf(k, action)).body), "let through", "Last 24 hours")
 	}
 	s.disable(k)
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
-		text := words(s.get(at(k, action)).body)
+		text := words(s.get(pathOf(k, action)).body)
 		wants(t, action+" of a disabled key", text, "disabled")
 		wantsNone(t, action+" of a disabled key", text, "What stops working", "This key was used")
 	}
-	expired := s.key("Expired", s.expires(time.Second))
+	expired := s.made("Expired", s.expires(time.Second))
 	s.pass(time.Second)
-	wants(t, "expired", words(s.get(at(expired, "regenerate")).body), "This key has expired, and so will the new one have.")
-	wants(t, "expired", words(s.get(at(expired, "revoke")).body), "refused already, because it has expired")
+	wants(t, "expired", words(s.get(pathOf(expired, "regenerate")).body), "This key has expired, and so will the new one have.")
+	wants(t, "expired", words(s.get(pathOf(expired, "revoke")).body), "refused already, because it has expired")
 }
 
 func TestRegeneratingShowsTheTokenOnce(t *testing.T) {
@@ -201,9 +203,9 @@ func TestRegeneratingShowsTheTokenOnce(t *testing.T) {
 	} {
 		s := start(t)
 		s.signIn()
-		k, old := s.keyWithToken("CI pipeline", from(t, "203.0.113.7"))
+		k, old := s.madeWithToken("CI pipeline", from(t, "203.0.113.7"))
 		r.form.Set("name", "CI pipeline")
-		a := s.post(at(k, "regenerate"), r.form)
+		a := s.post(pathOf(k, "regenerate"), r.form)
 		token := tokenOn(a.body)
 		if a.status != http.StatusOK || a.header.Get("Cache-Control") != "no-store" || token == "" || token == old.Reveal() || !s.opens(token) {
 			t.Errorf("%s: got %d with the token %q", r.name, a.status, token)
@@ -216,11 +218,11 @@ func TestRegeneratingShowsTheTokenOnce(t *testing.T) {
 		} else if was == nil || !was.Replaced() || was.Expiry.Unix() != s.now.Load()+int64(r.grace/time.Second) || !s.opens(old.Reveal()) {
 			t.Errorf("%s: the old key is %+v", r.name, was)
 		}
-		again := s.post(at(k, "regenerate"), r.form) // as a reload does
+		again := s.post(pathOf(k, "regenerate"), r.form) // as a reload does
 		if again.status != http.StatusNotFound && again.status != http.StatusConflict || tokenOn(again.body) != "" || !s.opens(token) {
 			t.Errorf("%s: sent again got %d", r.name, again.status)
 		}
-		for _, path := range []string{"/dashboard/keys", at(k, "regenerate")} {
+		for _, path := range []string{"/dashboard/keys", pathOf(k, "regenerate")} {
 			if strings.Contains(s.get(path).body, token) {
 				t.Errorf("%s: %s has the token", r.name, path)
 			}
@@ -255,8 +257,8 @@ func TestRegeneratingIsRefused(t *testing.T) {
 	} {
 		s := start(t)
 		s.signIn()
-		k, token := s.keyWithToken("CI pipeline")
-		a := s.post(at(k, "regenerate"), r.form)
+		k, token := s.madeWithToken("CI pipeline")
+		a := s.post(pathOf(k, "regenerate"), r.form)
 		body := html.UnescapeString(a.body)
 		wants(t, r.name, body, `role="alert"`, r.says, `value="`+r.form.Get("name")+`"`)
 		if r.form.Get("grace") == "other" {
@@ -276,19 +278,19 @@ func TestReplacedKeyCanOnlyBeRevoked(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	k, token := s.keyWithToken("CI pipeline")
+	k, token := s.madeWithToken("CI pipeline")
 	_, _, err := s.store.Regenerate(t.Context(), s.caller(), k.ID, day)
 	s.must(err)
 	form := url.Values{"name": {"CI pipeline"}, "grace": {"0"}}
 	for _, a := range []answer{
-		s.get(at(k, "disable")), s.post(at(k, "disable"), form), s.post(at(k, "enable"), form), s.get(at(k, "regenerate")), s.post(at(k, "regenerate"), form),
+		s.get(pathOf(k, "disable")), s.post(pathOf(k, "disable"), form), s.post(pathOf(k, "enable"), form), s.get(pathOf(k, "regenerate")), s.post(pathOf(k, "regenerate"), form),
 	} {
 		if a.status != http.StatusConflict || !strings.Contains(a.body, "was replaced by another one") || tokenOn(a.body) != "" {
 			t.Errorf("got %d: %s", a.status, words(a.body))
 		}
 	}
-	wants(t, "question", words(s.get(at(k, "revoke")).body), "This key was replaced by another one. That one goes on working.")
-	if a := s.post(at(k, "revoke"), form); a.status != http.StatusSeeOther || s.opens(token.Reveal()) {
+	wants(t, "question", words(s.get(pathOf(k, "revoke")).body), "This key was replaced by another one. That one goes on working.")
+	if a := s.post(pathOf(k, "revoke"), form); a.status != http.StatusSeeOther || s.opens(token.Reveal()) {
 		t.Errorf("revoking got %d", a.status)
 	}
 }
@@ -335,16 +337,16 @@ func TestKeysOfOthersAreLikeKeysThatAreNot(t *testing.T) {
 		Name: "CI pipeline", Permissions: policy.NewPermissionSet("datacenter_shared:read"), Addresses: policy.AnyAddress(), Expiry: policy.NeverExpires(),
 	})
 	s.must(err)
-	gone := s.key("CI pipeline")
+	gone := s.made("CI pipeline")
 	_, err = s.store.Revoke(t.Context(), s.caller(), gone.ID)
 	s.must(err)
 	for _, c := range changes() {
-		never := s.try(c, at(policy.Key{ID: "00000000-0000-4000-8000-000000000000"}, c.action))
+		never := s.try(c, pathOf(policy.Key{ID: "00000000-0000-4000-8000-000000000000"}, c.action))
 		if never.status != http.StatusNotFound || !strings.Contains(never.body, "may have been revoked or regenerated") {
 			t.Errorf("%s %s got %d", c.method, c.action, never.status)
 		}
 		for _, id := range []policy.KeyID{gone.ID, others.ID, "x", "new", policy.KeyID(strings.Repeat("a", 3000)), "..%2f..%2fsecret", "%00"} {
-			if a := s.try(c, at(policy.Key{ID: id}, c.action)); a.status != never.status || a.body != never.body {
+			if a := s.try(c, pathOf(policy.Key{ID: id}, c.action)); a.status != never.status || a.body != never.body {
 				t.Errorf("%s %s of %q got %d", c.method, c.action, id, a.status)
 			}
 		}
@@ -364,7 +366,7 @@ func TestChangesNeedTheirPermission(t *testing.T) {
 		for _, missing := range []policy.Permission{c.needs, policy.ReadKeys} {
 			s := start(t)
 			s.signIn()
-			k, token := s.keyWithToken("CI pipeline")
+			k, token := s.madeWithToken("CI pipeline")
 			s.account.Permissions = nil
 			for _, p := range []policy.Permission{"datacenter_shared:read", policy.CreateKeys, policy.ReadKeys, policy.UpdateKeys, policy.DeleteKeys, policy.RegenerateKeys} {
 				if p != missing {
@@ -373,7 +375,7 @@ func TestChangesNeedTheirPermission(t *testing.T) {
 			}
 			_, _, err := s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 			s.must(err)
-			a := s.try(c, at(k, c.action))
+			a := s.try(c, pathOf(k, c.action))
 			if a.status != http.StatusForbidden || !strings.Contains(a.body, string(missing)) || strings.Contains(a.body, "CI pipeline") {
 				t.Errorf("%s %s without %s got %d", c.method, c.action, missing, a.status)
 			}
@@ -395,15 +397,15 @@ func TestAnotherSiteChangesNoKey(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	k, token := s.keyWithToken("CI pipeline")
+	k, token := s.madeWithToken("CI pipeline")
 	for _, c := range changes() {
 		if c.method == "GET" {
 			continue
 		}
-		if a := s.try(c, at(k, c.action), "Sec-Fetch-Site", "cross-site"); a.status != http.StatusForbidden {
+		if a := s.try(c, pathOf(k, c.action), "Sec-Fetch-Site", "cross-site"); a.status != http.StatusForbidden {
 			t.Errorf("%s got %d", c.action, a.status)
 		}
-		if a := s.try(c, at(k, c.action), "Content-Type", "text/plain"); a.status != http.StatusUnsupportedMediaType {
+		if a := s.try(c, pathOf(k, c.action), "Content-Type", "text/plain"); a.status != http.StatusUnsupportedMediaType {
 			t.Errorf("%s as text got %d", c.action, a.status)
 		}
 	}
@@ -447,12 +449,12 @@ func TestWhoeverIsFasterIsSaidClearly(t *testing.T) {
 			s.wrap = func(store dashboard.Store) dashboard.Store { return &late{store, r.err} }
 		})
 		s.signIn()
-		k := s.key("CI pipeline")
+		k := s.made("CI pipeline")
 		for _, c := range changes() {
 			if c.method == "GET" {
 				continue
 			}
-			a := s.try(c, at(k, c.action))
+			a := s.try(c, pathOf(k, c.action))
 			wants(t, c.action, words(a.body), r.says)
 			wantsNone(t, c.action, a.body, "secret of the inside")
 			if a.status != r.status || !strings.HasPrefix(s.refusals()[0], string(c.audited)) {
@@ -469,8 +471,8 @@ func TestGraceNeedsRoom(t *testing.T) {
 		s.wrap = func(store dashboard.Store) dashboard.Store { return &late{store, keystore.ErrKeyLimit} }
 	})
 	s.signIn()
-	k := s.key("CI pipeline")
-	a := s.post(at(k, "regenerate"), url.Values{"name": {"CI pipeline"}, "grace": {"86400"}})
+	k := s.made("CI pipeline")
+	a := s.post(pathOf(k, "regenerate"), url.Values{"name": {"CI pipeline"}, "grace": {"86400"}})
 	wants(t, "form", html.UnescapeString(a.body), `role="alert"`, "as many keys as it may have", `value="86400" required checked`, `value="CI pipeline"`)
 	if got := s.refusals(); a.status != http.StatusUnprocessableEntity || len(got) != 1 || got[0] != "key.regenerate key_limit_reached" {
 		t.Errorf("got %d, audited as %q", a.status, got)
@@ -491,7 +493,7 @@ func TestUnknownUseIsNotShownAsNone(t *testing.T) {
 		s.wrap = func(store dashboard.Store) dashboard.Store { return countless{store} }
 	})
 	s.signIn()
-	if a := s.get(at(s.key("CI pipeline"), "revoke")); a.status != http.StatusServiceUnavailable {
+	if a := s.get(pathOf(s.made("CI pipeline"), "revoke")); a.status != http.StatusServiceUnavailable {
 		t.Errorf("got %d: %s", a.status, words(a.body))
 	}
 }

@@ -20,24 +20,22 @@ import (
 	"gatehouse/proxy/dashboard"
 )
 
-const day = 24 * time.Hour
-
-// use notes how keys are used, as another node does, and has it written.
-func (s *site) use(note func(node *keystore.Store)) {
+// notes has another node note how keys are used, and write it.
+func (s *site) notes(note func(node *keystore.Store)) {
 	s.t.Helper()
 	node := s.open()
 	note(node)
 	s.must(node.Close())
 }
 
-// key makes a key that may read on the shared datacenter, as it is after the changes.
-func (s *site) key(name string, changes ...func(*keystore.NewKey)) policy.Key {
+// made makes a key that may read on the shared datacenter, as it is after the changes.
+func (s *site) made(name string, changes ...func(*keystore.NewKey)) policy.Key {
 	s.t.Helper()
-	k, _ := s.keyWithToken(name, changes...)
+	k, _ := s.madeWithToken(name, changes...)
 	return k
 }
 
-func (s *site) keyWithToken(name string, changes ...func(*keystore.NewKey)) (policy.Key, keystore.Token) {
+func (s *site) madeWithToken(name string, changes ...func(*keystore.NewKey)) (policy.Key, keystore.Token) {
 	s.t.Helper()
 	asked := keystore.NewKey{
 		Name: name, Permissions: policy.NewPermissionSet("datacenter_shared:read"), Addresses: policy.AnyAddress(), Expiry: policy.NeverExpires(),
@@ -70,12 +68,6 @@ func from(t *testing.T, list ...string) func(*keystore.NewKey) {
 	}
 	return func(k *keystore.NewKey) { k.Addresses = policy.OnlyAddresses(prefixes...) }
 }
-
-// ago begins so long before the real time: sessions end by that.
-func ago(d time.Duration) func(*site) { return func(s *site) { s.pass(-d) } }
-
-// pass lets time pass.
-func (s *site) pass(d time.Duration) { s.now.Add(int64(d / time.Second)) }
 
 func (s *site) disable(k policy.Key) {
 	s.t.Helper()
@@ -135,23 +127,23 @@ func wantsNone(t *testing.T, what, text string, all ...string) {
 
 func TestListShowsWhatKeysAre(t *testing.T) {
 	t.Parallel()
-	s := start(t, ago(90*day+2*time.Hour))
-	idle := s.key("Idle")
+	s := start(t, at(90*day+2*time.Hour))
+	idle := s.made("Idle")
 	s.pass(80 * day)
-	s.key("Busy", s.expires(15*day))
+	s.made("Busy", s.expires(15*day))
 	s.pass(10 * day)
-	bound := s.key("Bound", s.expires(95*day), from(t, "203.0.113.0/24", "198.51.100.1", "198.51.100.2", "2001:db8::/32"),
+	bound := s.made("Bound", s.expires(95*day), from(t, "203.0.113.0/24", "198.51.100.1", "198.51.100.2", "2001:db8::/32"),
 		may("datacenter_shared:read", "datacenter_shared:write", "residential:read"),
 		func(k *keystore.NewKey) { k.Subaccounts = []policy.SubaccountID{subaccountA, subaccountB} })
-	s.key("Manager", may("datacenter_shared:read", "residential:read", policy.CreateKeys, policy.ReadKeys, policy.UpdateKeys, policy.DeleteKeys, policy.RegenerateKeys))
+	s.made("Manager", may("datacenter_shared:read", "residential:read", policy.CreateKeys, policy.ReadKeys, policy.UpdateKeys, policy.DeleteKeys, policy.RegenerateKeys))
 	everything := may(s.caller().Permissions()...)
-	s.key("Everything", everything)
-	s.disable(s.key("Disabled"))
-	s.key("Expired", s.expires(time.Hour))
-	old := s.key("Old")
+	s.made("Everything", everything)
+	s.disable(s.made("Disabled"))
+	s.made("Expired", s.expires(time.Hour))
+	old := s.made("Old")
 	_, _, err := s.store.Regenerate(t.Context(), s.caller(), old.ID, 3*day)
 	s.must(err)
-	s.use(func(n *keystore.Store) { n.Used(bound.ID, "acme", s.clock()) })
+	s.notes(func(n *keystore.Store) { n.Used(bound.ID, "acme", s.clock()) })
 	s.pass(2 * time.Hour)
 
 	s.signIn()
@@ -184,18 +176,18 @@ func TestListShowsWhatKeysAre(t *testing.T) {
 
 func TestListFindsAndOrdersKeys(t *testing.T) {
 	t.Parallel()
-	s := start(t, ago(91*day+4*time.Second))
-	s.key("alpha")
+	s := start(t, at(91*day+4*time.Second))
+	s.made("alpha")
 	s.pass(91 * day)
-	beta := s.key("Beta", may("residential:read"), s.expires(30*day))
+	beta := s.made("Beta", may("residential:read"), s.expires(30*day))
 	s.pass(time.Second)
-	gamma := s.key("gamma ray", may(policy.ReadKeys, "residential:write"), s.expires(3*day))
+	gamma := s.made("gamma ray", may(policy.ReadKeys, "residential:write"), s.expires(3*day))
 	s.pass(time.Second)
-	s.disable(s.key("Delta"))
+	s.disable(s.made("Delta"))
 	s.pass(time.Second)
-	s.key("Past", s.expires(time.Second))
+	s.made("Past", s.expires(time.Second))
 	s.pass(time.Second)
-	s.use(func(n *keystore.Store) {
+	s.notes(func(n *keystore.Store) {
 		n.Used(beta.ID, "acme", s.clock().Add(-time.Hour))
 		n.Used(gamma.ID, "acme", s.clock())
 	})
@@ -248,7 +240,7 @@ func TestListSaysHowItIsSorted(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	s.key("one")
+	s.made("one")
 	head := regexp.MustCompile(`<th scope="col" role="columnheader"( aria-sort="[a-z]+")?><a href="([^"]*)">([^<]*)</a>`)
 	for query, want := range map[string]string{
 		"?q=o":            `Name /dashboard/keys?q=o&sort=name; Last used /dashboard/keys?q=o&sort=-used; Created aria-sort="descending" /dashboard/keys?q=o&sort=created; `,
@@ -275,7 +267,7 @@ func TestListHasPages(t *testing.T) {
 	s := start(t)
 	s.signIn()
 	for i := range 60 {
-		s.key(fmt.Sprintf("key %02d", i))
+		s.made(fmt.Sprintf("key %02d", i))
 	}
 	for page, want := range map[string]struct{ first, last, says, before, after string }{
 		"":      {"key 00", "key 24", "1–25 of 60 · page 1 of 3", "", "page=2"},
@@ -300,6 +292,8 @@ func TestListHasPages(t *testing.T) {
 			t.Errorf("page %q has a next one: %t", page, has)
 		}
 	}
+	// Another order begins at its first page.
+	wants(t, "order", html.UnescapeString(s.get("/dashboard/keys?page=2").body), `<a href="/dashboard/keys?sort=-used">`)
 	if body := s.get("/dashboard/keys?q=key+0").body; strings.Contains(body, "Pages of the list") {
 		t.Error("a list of one page has others")
 	}
@@ -361,7 +355,7 @@ func TestTokenIsNotSearched(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	_, token := s.keyWithToken("one")
+	_, token := s.madeWithToken("one")
 	for _, search := range []string{token.Reveal(), " " + token.Reveal() + "\n", token.Reveal()[3:], token.Reveal()[:58], "api-token: " + token.Reveal()} {
 		a := s.get("/dashboard/keys?" + url.Values{"q": {search}, "state": {"active"}}.Encode())
 		if to := a.header.Get("Location"); a.status != http.StatusSeeOther || to != "/dashboard/keys?state=active&notice=token_searched" {
@@ -417,8 +411,8 @@ func TestListOffersWhatTheSessionMay(t *testing.T) {
 	} {
 		s := start(t)
 		s.signIn()
-		s.key("one")
-		s.disable(s.key("two"))
+		s.made("one")
+		s.disable(s.made("two"))
 		s.account.Permissions = []string{string(policy.ReadKeys), string(r.permission), "datacenter_shared:read"}
 		_, _, err := s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 		s.must(err)
@@ -458,7 +452,7 @@ func TestNamesAndLabelsAreShownAsTheyAre(t *testing.T) {
 	for _, payload := range hostile {
 		s := start(t, func(s *site) { s.account.Subaccounts[0].Label = payload })
 		s.signIn()
-		k := s.key(payload, func(k *keystore.NewKey) { k.Subaccounts = []policy.SubaccountID{subaccountA} })
+		k := s.made(payload, func(k *keystore.NewKey) { k.Subaccounts = []policy.SubaccountID{subaccountA} })
 		for _, path := range []string{
 			"/dashboard/keys", "/dashboard/keys?q=" + url.QueryEscape(payload),
 			"/dashboard/keys/" + string(k.ID) + "/disable", "/dashboard/keys/" + string(k.ID) + "/regenerate", "/dashboard/keys/" + string(k.ID) + "/revoke",
@@ -482,7 +476,7 @@ func TestSearchIsBounded(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.signIn()
-	s.key("one")
+	s.made("one")
 	a := s.get("/dashboard/keys?q=" + strings.Repeat("ä", 5000))
 	if a.status != http.StatusOK || strings.Count(a.body, "ä") > 200 {
 		t.Errorf("got %d with %d of the characters", a.status, strings.Count(a.body, "ä"))
