@@ -46,6 +46,8 @@ type site struct {
 	brand   dashboard.Brand
 	account keystore.Account
 	people  *signin.Authenticator
+	maxKeys int
+	change  func(*dashboard.Options)
 }
 
 func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
@@ -53,7 +55,7 @@ func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
 // start serves a dashboard; changes are made to it before.
 func start(t *testing.T, changes ...func(*site)) *site {
 	t.Helper()
-	s := &site{t: t, now: new(atomic.Int64), account: keystore.Account{
+	s := &site{t: t, now: new(atomic.Int64), maxKeys: 100, account: keystore.Account{
 		ID: "acme", Name: "Acme", Status: policy.Active, Permissions: []string{"*"},
 		Subaccounts: []policy.Subaccount{
 			{ID: subaccountA, Label: "EU scraping", Product: "datacenter_shared"},
@@ -68,7 +70,7 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	s.must(err)
 	s.store, err = keystore.Open(t.Context(), keystore.Options{
 		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
-		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
+		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: s.maxKeys, Now: s.clock, Log: zap.NewNop(),
 	})
 	s.must(err)
 	t.Cleanup(func() { _ = s.store.Close() })
@@ -81,10 +83,14 @@ func start(t *testing.T, changes ...func(*site)) *site {
 		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Now: s.clock, Log: zap.NewNop(),
 	})
 	s.must(err)
-	pages, err := dashboard.New(dashboard.Options{
+	options := dashboard.Options{
 		People: s.people, Store: s.store, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
 		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
-	})
+	}
+	if s.change != nil {
+		s.change(&options)
+	}
+	pages, err := dashboard.New(options)
 	s.must(err)
 	s.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := dashboard.From{Client: netip.MustParseAddr(clientIP), RequestID: "request-1", Scheme: "https", Refuse: func(p *problem.Problem) { s.refused.Store(p) }}
