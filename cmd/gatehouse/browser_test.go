@@ -324,3 +324,6 @@ func (b *tab) picture(file string) {
 		b.t.Fatal(err)
 	}
 }
+
+// textOf is the text of what the selector finds.
+func textOf(selector string) chromedp.Action[string] { return chromedp.Text(chromedp.CSS(selector)) }

@@ -35,6 +35,7 @@ type Store interface {
 	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
 	Usage(ctx context.Context, by policy.Caller, f keystore.UsageFilter) ([]keystore.Usage, error)
 	GetAccount(ctx context.Context, id policy.AccountID) (keystore.Account, error)
+	GetUser(ctx context.Context, by policy.Caller, id keystore.UserID) (keystore.User, error)
 	Once(ctx context.Context, name string) (bool, error)
 }
 

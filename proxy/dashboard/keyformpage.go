@@ -207,13 +207,6 @@ func (f faults) List() []fieldFaults {
 	return list
 }
 
-func fieldLabel(field string) string {
-	return map[string]string{
-		nameField: "Name", expiryField: "Expiration", addressesField: "IP Restrictions",
-		subaccountsField: "Subaccount Access", permissionsField: "Permissions",
-	}[field]
-}
-
 // fieldAnchor is the id of the element that a link to the field leads to.
 func fieldAnchor(field string) string {
 	if field == expiryField {
