@@ -23,9 +23,9 @@ func (d *desk) openForm(t *testing.T, s screen) *tab {
 }
 
 // onlyKey is the one key that the account has.
-func (d *desk) onlyKey(t *testing.T) key {
+func (d *desk) onlyKey(t *testing.T) managed {
 	t.Helper()
-	list := dataOf[[]key](t, d.operate(t, http.MethodGet, "/accounts/acme/keys", nil))
+	list := dataOf[[]managed](t, d.operate(t, http.MethodGet, "/accounts/acme/keys", nil))
 	if len(list) != 1 {
 		t.Fatalf("there are %d keys, want 1", len(list))
 	}
@@ -126,8 +126,7 @@ func TestTokenIsSeenOnce(t *testing.T) {
 	keyPage := "/dashboard/keys/" + k.ID
 	b.at(keyPage)
 	token := script[string](b, `document.getElementById("token").textContent`)
-	k.Token = token
-	if me := dataOf[whoami](t, d.passes(t, get(k, whoamiPath))); me.KeyID != k.ID {
+	if me := dataOf[whoami](t, d.passes(t, get(key{Token: token}, whoamiPath))); me.KeyID != k.ID {
 		t.Errorf("the token is of %s", me.KeyID)
 	}
 	if line := script[string](b, `document.getElementById("curl").textContent`); line != "curl -i -H 'api-token: "+token+"' '"+b.base+whoamiPath+"'" {
@@ -172,7 +171,7 @@ func TestTokenIsSeenOnce(t *testing.T) {
 	if asked := b.asked(); len(asked) != 1 {
 		t.Errorf("leaving with a copy asks: %v", asked)
 	}
-	if n := len(dataOf[[]key](t, d.operate(t, http.MethodGet, "/accounts/acme/keys", nil))); n != 1 {
+	if n := len(dataOf[[]managed](t, d.operate(t, http.MethodGet, "/accounts/acme/keys", nil))); n != 1 {
 		t.Errorf("there are %d keys", n)
 	}
 }
@@ -192,9 +191,13 @@ func TestCreateKeyWithoutScript(t *testing.T) {
 	b.typeInto("name", "Plain")
 	b.typeInto("allowed_ips", "198.51.100.0/24\n")
 	b.click("Add my current address 203.0.113.7")
+	b.at(newKeyPage + "#restrictions")
+	b.click("This key expires")
 	b.click("30 days")
+	b.at(newKeyPage + "#expiration")
 	b.shows("Date and time are in UTC.")
 	b.click("Read All")
+	b.at(newKeyPage + "#grants")
 	b.click("Create key")
 	b.shows("shown only this once")
 	k := d.onlyKey(t)
