@@ -211,7 +211,7 @@ func (x *csvExporter) write(cells ...string) error {
 // formula finds what a spreadsheet could take for the beginning of a formula: at
 // the beginning of a cell, and behind a semicolon, which separates cells in some
 // countries whatever the quotes say.
-var formula = regexp.MustCompile(`(^|;)(["'\s]*)([=+\-@\t\r\n＝＋－＠])`) //nolint:gochecknoglobals // compiled once
+var formula = regexp.MustCompile(`(^|;)(["'\s]*)([=+\-@\t\r\n＝＋－＠])`)
 
 // defused puts an apostrophe in front of that, which makes it a text (OWASP,
 // "CSV Injection").

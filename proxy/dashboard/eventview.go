@@ -17,7 +17,11 @@ type eventView struct {
 	// Next is the key that took the place of the target.
 	Next    *actorView
 	Changes []changeView
-	Done    bool
+	// ChangesLabel says what the changes are, and Open whether they are shown
+	// unasked.
+	ChangesLabel string
+	Open         bool
+	Done         bool
 	// Outcome is the code of a refusal.
 	Outcome   string
 	Address   string
@@ -39,8 +43,8 @@ func (d *Dashboard) viewEvent(n *naming, e keystore.Event) (eventView, error) {
 	}
 	view := eventView{
 		At: e.At, Done: e.Outcome == keystore.Done, Outcome: e.Outcome, RequestID: e.RequestID,
-		Changes: d.viewChanges(e, n.v.account),
 	}
+	view.showChanges(d, e, n.v.account)
 	if e.Client.IsValid() {
 		view.Address = e.Client.String()
 	}
