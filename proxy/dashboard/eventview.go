@@ -36,15 +36,14 @@ type actorView struct {
 	Link string
 }
 
-// viewEvent says in words what happened.
-func (d *Dashboard) viewEvent(n *naming, e keystore.Event) (eventView, error) {
+// tell says in words what happened, but for the fields that changed.
+func (n *naming) tell(e keystore.Event) (eventView, error) {
 	if err := n.learn(e); err != nil {
 		return eventView{}, err
 	}
 	view := eventView{
 		At: e.At, Done: e.Outcome == keystore.Done, Outcome: e.Outcome, RequestID: e.RequestID,
 	}
-	view.showChanges(d, e, n.v.account)
 	if e.Client.IsValid() {
 		view.Address = e.Client.String()
 	}
