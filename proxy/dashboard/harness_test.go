@@ -35,17 +35,39 @@ const (
 
 // site is a dashboard with one account and one user, and a browser.
 type site struct {
-	t       *testing.T
-	store   *keystore.Store
+	t     *testing.T
+	store *keystore.Store
+	// wrap puts something between the pages and the store.
+	wrap    func(dashboard.Store) dashboard.Store
 	server  *httptest.Server
 	browser *http.Client // follows no redirects
 	now     *atomic.Int64
 	user    keystore.User
 	// refused is the reason of the last answer that was no success.
-	refused atomic.Pointer[problem.Problem]
-	brand   dashboard.Brand
-	account keystore.Account
-	people  *signin.Authenticator
+	refused   atomic.Pointer[problem.Problem]
+	brand     dashboard.Brand
+	account   keystore.Account
+	people    *signin.Authenticator
+	redis     *miniredis.Miniredis
+	catalogue policy.Catalogue
+}
+
+// open opens the store: the site's own, or another node's.
+func (s *site) open() *keystore.Store {
+	s.t.Helper()
+	store, err := keystore.Open(s.t.Context(), keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{s.redis.Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
+		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: s.catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	return store
+}
+
+func (s *site) pagesStore() dashboard.Store {
+	if s.wrap == nil {
+		return s.store
+	}
+	return s.wrap(s.store)
 }
 
 func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
@@ -66,11 +88,8 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	}
 	catalogue, err := policy.NewCatalogue("datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete", "residential:read", "residential:write")
 	s.must(err)
-	s.store, err = keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
-		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
-	})
-	s.must(err)
+	s.redis, s.catalogue = miniredis.RunT(t), catalogue
+	s.store = s.open()
 	t.Cleanup(func() { _ = s.store.Close() })
 	_, _, err = s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 	s.must(err)
@@ -82,7 +101,7 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	})
 	s.must(err)
 	pages, err := dashboard.New(dashboard.Options{
-		People: s.people, Store: s.store, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
+		People: s.people, Store: s.pagesStore(), Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
 		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
 	})
 	s.must(err)
