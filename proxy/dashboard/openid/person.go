@@ -16,11 +16,11 @@ import (
 
 // claims are what a provider says of a person.
 type claims struct {
-	Issuer, Subject string
-	Email           string
-	Verified        bool
-	Name            string
-	all             map[string]any
+	Subject  string
+	Email    string
+	Verified bool
+	Name     string
+	all      map[string]any
 }
 
 // identify checks the ID token as OpenID Connect Core §3.1.3.7 says: issuer,
@@ -43,7 +43,7 @@ func (p *Provider) identify(ctx context.Context, m *metadata, a Attempt, raw str
 	case token.Subject == "":
 		return nil, fmt.Errorf("%w: there is no subject", ErrAnswer)
 	}
-	who := &claims{Issuer: token.Issuer, Subject: token.Subject}
+	who := &claims{Subject: token.Subject}
 	who.take(all)
 	return who, nil
 }
@@ -103,7 +103,7 @@ func (p *Provider) person(who *claims) (Person, error) {
 	if !policy.ValidAccountID(string(account)) {
 		return Person{}, ErrNoAccount
 	}
-	return Person{Identity: keystore.Identity{Issuer: who.Issuer, Subject: who.Subject}, Account: account, Email: who.Email, Name: who.Name}, nil
+	return Person{Identity: keystore.Identity{Issuer: p.o.Issuer, Subject: who.Subject}, Account: account, Email: who.Email, Name: who.Name}, nil
 }
 
 // reserved are claims that say something else than an account.
@@ -113,4 +113,3 @@ func reserved() []string {
 
 // IsAccountClaim reports whether a claim of that name can hold an account.
 func IsAccountClaim(name string) bool { return name != "" && !slices.Contains(reserved(), name) }
-

@@ -197,7 +197,7 @@ func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From, p
 	if provider != "" {
 		a.manager.Put(ctx, providerKey, provider) //nolint:contextcheck // likewise
 	}
-	token, expires, err := a.manager.Commit(ctx)                                                                                      //nolint:contextcheck // likewise
+	token, expires, err := a.manager.Commit(ctx) //nolint:contextcheck // likewise
 	if errors.Is(err, keystore.ErrNotFound) {
 		return Session{}, ErrRefused // signed out everywhere meanwhile
 	}
