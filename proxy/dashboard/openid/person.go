@@ -40,6 +40,8 @@ func (p *Provider) identify(ctx context.Context, m *metadata, a Attempt, raw str
 	switch party, named := all["azp"]; {
 	case named && party != p.o.ClientID, !named && len(token.Audience) > 1:
 		return nil, fmt.Errorf("%w: azp", ErrAnswer)
+	case !p.o.Now().Before(token.Expiry): // the verifier takes the very second of the expiry
+		return nil, fmt.Errorf("%w: it has expired", ErrAnswer)
 	case token.Subject == "":
 		return nil, fmt.Errorf("%w: there is no subject", ErrAnswer)
 	}
