@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -245,11 +246,18 @@ func (b *tab) text() string {
 	return ask(b, chromedp.Text(chromedp.CSS("body")))
 }
 
-// shows waits until the page shows the text.
+// shows waits until the page shows the text. A page that is being left has no
+// text to be read.
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
-		return unless(strings.Contains(b.text(), text), b.where())
+		ctx, stop := context.WithTimeout(b.ctx, patience)
+		defer stop()
+		found, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
+		if err != nil || strings.Contains(found, text) {
+			return err
+		}
+		return errors.New(b.where())
 	})
 }
 
