@@ -90,3 +90,16 @@ func TestSignInInABrowser(t *testing.T) {
 	b.at("/dashboard/sign-in")
 	b.shows("You are signed out.")
 }
+
+// TestDescriptionIsAPageForEverybody: /docs in a browser, wide and narrow.
+func TestDescriptionIsAPageForEverybody(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, settings{Store: `embedded: {file: "` + t.TempDir() + `/keys.jsonl"}`})
+	for _, s := range []screen{wide, narrow, {width: 1280, height: 900, dark: true}} {
+		b := openTab(t, "http://"+g.addr, s)
+		b.open("/docs")
+		b.shows("api-keys")
+		b.isAccessible("docs")
+		b.fits("docs")
+	}
+}

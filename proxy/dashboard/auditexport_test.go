@@ -113,7 +113,7 @@ func TestExportHoldsNoFormulas(t *testing.T) {
 		"two\nlines":            "two\nlines",
 	} {
 		s := start(t, func(s *site) {
-			s.faulty = func(store dashboard.Store) dashboard.Store {
+			s.wrap = func(store dashboard.Store) dashboard.Store {
 				return &endless{Store: store, events: 1, key: policy.KeyID("11111111-1111-4111-8111-111111111111"), name: name}
 			}
 		})
@@ -167,7 +167,7 @@ func TestExportIsBounded(t *testing.T) {
 		whole        bool
 	}{{50_000, 50_000, true}, {50_001, 50_000, false}} {
 		s := start(t, func(s *site) {
-			s.faulty = func(store dashboard.Store) dashboard.Store { return &endless{Store: store, events: test.events} }
+			s.wrap = func(store dashboard.Store) dashboard.Store { return &endless{Store: store, events: test.events} }
 		})
 		s.signIn()
 		rows := rowsOf(t, s.get("/dashboard/audit/events.csv"))[1:]
@@ -202,7 +202,7 @@ func TestHalfAnExportIsNoFile(t *testing.T) {
 	for _, format := range []string{"csv", "json"} {
 		var failing *endless
 		s := start(t, func(s *site) {
-			s.faulty = func(store dashboard.Store) dashboard.Store {
+			s.wrap = func(store dashboard.Store) dashboard.Store {
 				failing = &endless{Store: store, events: 5000, failAt: 2000}
 				return failing
 			}
@@ -224,7 +224,7 @@ func TestHalfAnExportIsNoFile(t *testing.T) {
 		failing.events = 0
 	}
 	s := start(t, func(s *site) {
-		s.faulty = func(store dashboard.Store) dashboard.Store { return &broken{store} }
+		s.wrap = func(store dashboard.Store) dashboard.Store { return &broken{store} }
 	})
 	s.signIn()
 	for _, path := range []string{"/dashboard/audit", "/dashboard/audit/events.csv", "/dashboard/audit/events.json"} {

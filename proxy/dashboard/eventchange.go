@@ -102,9 +102,9 @@ func (d *Dashboard) viewChange(c keystore.FieldChange, update bool, account keys
 func fieldLabel(field string) string {
 	switch field {
 	case "allowed_ips":
-		return "IP restrictions"
+		return "IP Restrictions"
 	case "allowed_subaccounts":
-		return "Subaccount access"
+		return "Subaccount Access"
 	case "expires_at":
 		return "Expiration"
 	case "is_active":

@@ -1,8 +1,8 @@
 package dashboard
 
 import (
+	"fmt"
 	"html/template"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -28,15 +28,6 @@ func (d *Dashboard) functions() template.FuncMap {
 
 func exact(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
 
-// number spells a number with its thousands set apart: 12,345.
-func number(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
 // initial is the first character of what the user is called.
 func initial(u *keystore.User) string {
 	name := u.Name
@@ -45,4 +36,13 @@ func initial(u *keystore.User) string {
 	}
 	first, _ := utf8.DecodeRuneInString(name)
 	return string(first)
+}
+
+// number writes a whole number, from 0, with a comma before each three digits.
+func number(n any) string {
+	digits := fmt.Sprint(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
