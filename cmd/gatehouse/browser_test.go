@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -246,18 +245,12 @@ func (b *tab) text() string {
 	return ask(b, chromedp.Text(chromedp.CSS("body")))
 }
 
-// shows waits until the page shows the text. A page that is being left has no
-// text to be read.
+// shows waits until the page shows the text.
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
-		ctx, stop := context.WithTimeout(b.ctx, patience)
-		defer stop()
-		found, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
-		if err != nil || strings.Contains(found, text) {
-			return err
-		}
-		return errors.New(b.where())
+		now := b.where() // a page that is just being left has no text
+		return unless(strings.Contains(now, text), now)
 	})
 }
 
