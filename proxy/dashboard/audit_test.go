@@ -99,7 +99,7 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	a.shows(t, "Refused exceeds_your_access", "Request request-9", "203.0.113.7", "no address",
-		"Name CI became → CI 2", "Permissions added Shared datacenter: write removed API keys: create", "IP restrictions any address became → 203.0.113.0/24",
+		"Name CI became → CI 2", "Permissions added Shared datacenter: write removed API keys: create", "IP Restrictions any address became → 203.0.113.0/24",
 		"Expiration never became → 1 January 2030, 00:00 UTC", "State active became → disabled",
 		h.clock().Add(-7*hour).Format("2 Jan 2006, 15:04:05 UTC"))
 	link := func(k policy.Key) string { return `<a href="/dashboard/keys/` + string(k.ID) + `"` }
