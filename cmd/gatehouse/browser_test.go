@@ -245,7 +245,8 @@ func (b *tab) text() string {
 	return ask(b, chromedp.Text(chromedp.CSS("body")))
 }
 
-// shows waits until the page shows the text.
+// shows waits until the page shows the text. A page that is being left has no
+// text to be read.
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
