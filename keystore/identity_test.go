@@ -132,8 +132,10 @@ func TestOneOfManyUsersGetsAnIdentity(t *testing.T) {
 
 func TestIdentityIsFreeWhenItsUserIsNoMore(t *testing.T) {
 	for name, end := range map[string]func(n *node, by policy.Caller, u keystore.User) error{
-		"deleted":         func(n *node, by policy.Caller, u keystore.User) error { return n.DeleteUser(n.t.Context(), by, u.ID) },
-		"account deleted": func(n *node, by policy.Caller, _ keystore.User) error { return n.DeleteAccount(n.t.Context(), by, "acme") },
+		"deleted": func(n *node, by policy.Caller, u keystore.User) error { return n.DeleteUser(n.t.Context(), by, u.ID) },
+		"account deleted": func(n *node, by policy.Caller, _ keystore.User) error {
+			return n.DeleteAccount(n.t.Context(), by, "acme")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEachStore(t, func(t *testing.T, w *world) {
