@@ -3,54 +3,14 @@ package check_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"sigs.k8s.io/yaml"
 )
-
-// built is the gatehouse binary, once a test run.
-var built struct {
-	once   sync.Once
-	folder string
-	err    error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := os.RemoveAll(built.folder); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// gatehouse is a command of the binary, which has nothing but env around it.
-func gatehouse(t *testing.T, env []string, args ...string) *exec.Cmd {
-	t.Helper()
-	built.once.Do(func() {
-		if built.folder, built.err = os.MkdirTemp("", "gatehouse-check-"); built.err != nil {
-			return
-		}
-		compile := exec.Command("go", "build", "-buildvcs=false", "-o", built.folder, "./cmd/gatehouse")
-		compile.Dir = "../.."
-		if said, err := compile.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("%w\n%s", err, said)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	cmd := exec.Command(filepath.Join(built.folder, "gatehouse"), args...)
-	cmd.Env = append([]string{}, env...)
-	return cmd
-}
 
 // configOf is the configuration of a release.
 func configOf(t *testing.T, made manifests) string {
