@@ -259,7 +259,7 @@ func healthy(root, admin string, ended <-chan error) error {
 // written, but for /data.
 func inImage(root, admin string, args ...string) *exec.Cmd {
 	const confine = `mount --make-rprivate / && mount --bind "$0" "$0" && mount --bind "$0/data" "$0/data" && mount -o remount,bind,ro "$0" &&
-		exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all chroot --userspec=65532:65532 "$0" /gatehouse "$@"`
+		exec setpriv --no-new-privs chroot --userspec=65532:65532 "$0" /gatehouse "$@"`
 	cmd := exec.Command("unshare", append([]string{"--mount", "/bin/sh", "-c", confine, root}, args...)...)
 	cmd.Env = append(os.Environ(), "GATEHOUSE_ADMIN_URL=http://"+admin)
 	return cmd

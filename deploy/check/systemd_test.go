@@ -1,12 +1,11 @@
 package check_test
 
 import (
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
-
-	"os"
 )
 
 // TestUnitIsHardened: systemd's own measure, from 0 to 10, is what the docs say.
