@@ -50,6 +50,7 @@ type settings struct {
 	Plain                       bool         // without the race detector
 	Sockets                     *heldSockets // handed over at the start, in the place of addresses
 	Env                         []string     // more of the environment
+	Dashboard                   string       // YAML of dashboard
 
 	Listen, AdminListen string // chosen by the harness
 }
@@ -116,6 +117,7 @@ cors: {origins: {{.Origins}}}
 limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, scope: {{.Scope}}, in_flight: {{.InFlight}}, max_body: 64KiB{{.Inbound}}}
 plans: {{.Plans}}
 delegation: {{.Delegation}}
+dashboard: {{.Dashboard}}
 log: {level: {{.Level}}}
 `))
 
@@ -144,6 +146,7 @@ func (s settings) withDefaults() settings {
 		{&s.Delegation, "{}"},
 		{&s.OtherTimeout, "1s"},
 		{&s.Token, "{}"},
+		{&s.Dashboard, "{}"},
 		{&s.Datacenter, "127.0.0.1:1"},
 		{&s.Residential, "127.0.0.1:1"},
 	} {
