@@ -64,7 +64,7 @@ func render(t *testing.T, given values) (manifests, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(loaded, all)
+	files, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), loaded, all)
 	if err != nil {
 		return nil, err
 	}

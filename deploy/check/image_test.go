@@ -85,9 +85,6 @@ func build() error {
 	if built.folder, err = os.MkdirTemp("", "gatehouse-image-"); err != nil {
 		return err
 	}
-	if err := os.Chmod(built.folder, 0o755); err != nil { //nolint:gosec // another user runs what is in it
-		return err
-	}
 	source, out := filepath.Join(built.folder, "src"), filepath.Join(built.folder, "out")
 	script := fmt.Sprintf("set -e; git clone -q --no-hardlinks ../.. %[1]q; cd %[1]q; xargs rm -rf <.dockerignore\n", source)
 	for _, run := range find[*instructions.RunCommand](all[0]) {
@@ -157,11 +154,8 @@ func imageRoot(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := os.MkdirTemp(built.folder, "root-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(root, 0o755); err != nil {
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o755); err != nil { // another user looks into it
 		t.Fatal(err)
 	}
 	for _, c := range find[*instructions.CopyCommand](all[len(all)-1]) {
