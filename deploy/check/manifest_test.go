@@ -132,6 +132,9 @@ func TestSelectorsFindThePods(t *testing.T) {
 			t.Errorf("%s %s selects everything", row.kind, row.name)
 		}
 		for label, value := range wanted {
+			if label == "helm.sh/chart" || label == "app.kubernetes.io/version" {
+				t.Errorf("%s %s selects by %s, which an upgrade changes", row.kind, row.name, label)
+			}
 			if at(row.labels, label) != value {
 				t.Errorf("%s %s selects %s=%v, and there is %v", row.kind, row.name, label, value, row.labels)
 			}

@@ -188,16 +188,18 @@ func TestBadValuesAreRefused(t *testing.T) {
 	}
 }
 
-// TestOnlyTheNamedReachTheOperatorsPort.
+// TestOnlyTheNamedReachTheOperatorsPort: who may reach the public one alone does
+// not.
 func TestOnlyTheNamedReachTheOperatorsPort(t *testing.T) {
 	for name, given := range valueSets(t) {
+		allowed := fmt.Sprint(at(given, "networkPolicy", "adminFrom"))
 		policy := mustRender(t, given, nil).one(t, "NetworkPolicy", fullname)
 		rules, _ := policy.at("spec", "ingress").([]any)
 		for _, rule := range rules {
 			ports, _ := at(rule, "ports").([]any)
 			open := slices.ContainsFunc(ports, func(p any) bool { return at(p, "port") == "admin" })
-			if len(ports) == 0 || open && at(rule, "from") == nil {
-				t.Errorf("%s: anybody reaches the operators' port: %v", name, rule)
+			if len(ports) == 0 || open && (at(rule, "from") == nil || fmt.Sprint(at(rule, "from")) != allowed) {
+				t.Errorf("%s: others than %s reach the operators' port: %v", name, allowed, rule)
 			}
 		}
 		for _, m := range mustRender(t, given, nil) {
