@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -14,10 +17,26 @@ import (
 // tell has systemd know what the process is doing (sd_notify(3)), where systemd
 // started it and asks to be told.
 func (n *node) tell(state string) {
-	const keep = false
-	if _, err := daemon.SdNotify(keep, state); err != nil {
+	if err := notify(os.Getenv("NOTIFY_SOCKET"), state); err != nil {
 		n.log.Warn("systemd could not be told", zap.String("state", state), zap.Error(err))
 	}
+}
+
+// notify is daemon.SdNotify, which waits for ever where nobody reads.
+func notify(socket, state string) error {
+	const patience = 200 * time.Millisecond
+	if socket == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	err = c.SetWriteDeadline(time.Now().Add(patience))
+	if err == nil {
+		_, err = c.Write([]byte(state))
+	}
+	return errors.Join(err, c.Close())
 }
 
 // stopping asks for as long as draining may take, whatever TimeoutStopSec says.

@@ -66,6 +66,24 @@ func TestSystemdIsTold(t *testing.T) {
 	}
 }
 
+// TestManagerThatDoesNotReadHoldsNothingUp: its queue takes a few messages.
+func TestManagerThatDoesNotReadHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	const reloads = 3
+	m := startManager(t)
+	g := startGateway(t, settings{Store: embeddedStore(t), Env: append(m.environment(), "WATCHDOG_USEC=30000")})
+	eventually(t, patience, "the queue is full", func() error {
+		return unless(strings.Contains(g.stdout.String(), "could not be told"), "not yet")
+	})
+	for range reloads {
+		g.reload(t, func(*settings) {})
+	}
+	g.signal(t, syscall.SIGTERM)
+	if code := g.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d", code)
+	}
+}
+
 // TestWatchdogIsFed well within the time it allows.
 func TestWatchdogIsFed(t *testing.T) {
 	t.Parallel()
