@@ -46,7 +46,7 @@ func shownForm(t *testing.T, a answer) url.Values {
 	return form
 }
 
-func (s *site) stored(id policy.KeyID) policy.Key {
+func (s *site) kept(id policy.KeyID) policy.Key {
 	s.t.Helper()
 	k, err := s.store.Get(s.t.Context(), s.caller(), id)
 	s.must(err)
@@ -102,7 +102,7 @@ func TestEditKey(t *testing.T) {
 				t.Fatalf("got %d to %q: %s", a.status, a.header.Get("Location"), a.body)
 			}
 			row.want(&k)
-			sameKey(t, s.stored(k.ID), k)
+			sameKey(t, s.kept(k.ID), k)
 			if got := s.changedFields(k.ID); !slices.Equal(got, row.fields) {
 				t.Errorf("changed are %v, want %v", got, row.fields)
 			}
@@ -137,7 +137,7 @@ func TestEditRefused(t *testing.T) {
 			t.Errorf("%s: the form has forgotten what it showed first", name)
 		}
 	}
-	sameKey(t, s.stored(k.ID), k)
+	sameKey(t, s.kept(k.ID), k)
 }
 
 // TestEditLeavesDisabledKeysDisabled: the form has no such field.
@@ -153,7 +153,7 @@ func TestEditLeavesDisabledKeysDisabled(t *testing.T) {
 	form.Set("name", "After")
 	form.Set("is_active", "true")
 	s.post(editPath(k), form)
-	if got := s.stored(k.ID); got.Name != "After" || got.Active {
+	if got := s.kept(k.ID); got.Name != "After" || got.Active {
 		t.Errorf("it is %q, active %v", got.Name, got.Active)
 	}
 }
@@ -170,7 +170,7 @@ func TestExpiredKeyCanBeRenamed(t *testing.T) {
 	if a := s.post(editPath(k), form); a.status != http.StatusSeeOther {
 		t.Errorf("got %d: %s", a.status, a.body)
 	}
-	if got := s.stored(k.ID); got.Name != "After" || got.Expiry != k.Expiry {
+	if got := s.kept(k.ID); got.Name != "After" || got.Expiry != k.Expiry {
 		t.Errorf("it is %q until %v", got.Name, got.Expiry)
 	}
 }
@@ -193,7 +193,7 @@ func TestEditOfAKeyThatWasChangedMeanwhile(t *testing.T) {
 	if a.status != http.StatusConflict || !strings.Contains(a.body, "nothing was saved") {
 		t.Fatalf("got %d: %s", a.status, a.body)
 	}
-	if got := s.stored(k.ID); got.Name != "Theirs" || len(got.Subaccounts.IDs()) != 2 {
+	if got := s.kept(k.ID); got.Name != "Theirs" || len(got.Subaccounts.IDs()) != 2 {
 		t.Errorf("it was changed to %q", got.Name)
 	}
 	// What both changed is named, with theirs; what only they changed is shown;
@@ -209,7 +209,7 @@ func TestEditOfAKeyThatWasChangedMeanwhile(t *testing.T) {
 		t.Fatalf("the second time got %d", a.status)
 	}
 	k.Name, k.Permissions, k.Addresses, k.Subaccounts = "Ours", theirs, theirAddresses, policy.OnlySubaccounts(subaccountA)
-	sameKey(t, s.stored(k.ID), k)
+	sameKey(t, s.kept(k.ID), k)
 	if got := s.changedFields(k.ID); !slices.Equal(got, []string{"name", "allowed_subaccounts"}) {
 		t.Errorf("changed are %v", got)
 	}
@@ -229,7 +229,7 @@ func TestEditWithoutWhatWasShown(t *testing.T) {
 			t.Errorf("%q got %d", shown, a.status)
 		}
 	}
-	sameKey(t, s.stored(k.ID), k)
+	sameKey(t, s.kept(k.ID), k)
 }
 
 // TestKeyOfWhatTheAccountHasLost: it is said, stays where it is left alone, and
@@ -254,7 +254,7 @@ func TestKeyOfWhatTheAccountHasLost(t *testing.T) {
 	if a := s.post(editPath(k), form); a.status != http.StatusSeeOther {
 		t.Fatalf("with another permission got %d: %s", a.status, a.body)
 	}
-	if got := s.stored(k.ID); !got.Permissions.Has("residential:read") || !got.Permissions.Has("datacenter_shared:write") || len(got.Subaccounts.IDs()) != 2 {
+	if got := s.kept(k.ID); !got.Permissions.Has("residential:read") || !got.Permissions.Has("datacenter_shared:write") || len(got.Subaccounts.IDs()) != 2 {
 		t.Errorf("it holds %v on %v", got.Permissions, got.Subaccounts.IDs())
 	}
 	form = shownForm(t, s.get(editPath(k)))

@@ -441,15 +441,15 @@ func TestListNeedsItsPermission(t *testing.T) {
 	}
 }
 
-// hostile is what somebody may call a key, or a subaccount.
-var hostile = []string{
+// hostileNames is what somebody may call a key, or a subaccount.
+var hostileNames = []string{
 	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' autofocus onfocus=alert(1) x='`, `</bdi></a><svg onload=alert(1)>`,
 	`{{.Content}}`, `javascript:alert(1)`, "`-alert(1)-`", `&lt;b&gt;`,
 }
 
 func TestNamesAndLabelsAreShownAsTheyAre(t *testing.T) {
 	t.Parallel()
-	for _, payload := range hostile {
+	for _, payload := range hostileNames {
 		s := start(t, func(s *site) { s.account.Subaccounts[0].Label = payload })
 		s.signIn()
 		k := s.made(payload, func(k *keystore.NewKey) { k.Subaccounts = []policy.SubaccountID{subaccountA} })
