@@ -26,7 +26,7 @@ func TestDemoBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response.Body.Close(); response.StatusCode != http.StatusOK {
+	if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
 		t.Errorf("it answers %s", response.Status)
 	}
 	p.signal(t, syscall.SIGTERM)
