@@ -27,9 +27,9 @@ type generation struct {
 	config      *config.Config
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
-	admin       http.Handler             // of /admin/v1; nil where it is off
+	admin       http.Handler          // of /admin/v1; nil where it is off
 	people      *signin.Authenticator // nil where the dashboard is off
-	certificate *tls.Certificate         // nil for plain HTTP
+	certificate *tls.Certificate      // nil for plain HTTP
 	parts       map[string]part
 }
 
@@ -135,7 +135,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 		Origins: c.CORS.Origins, Used: b.store.Used, Counted: b.store.Count, Live: b.live.Load(),
 		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   b.records, Now: time.Now,
+		Records:   b.records, Traces: b.tracing.provide(), Now: time.Now,
 	}
 	if err := b.limits(&options); err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func (b *builder) adminAPI() (http.Handler, error) {
 	}
 	return adminapi.New(adminapi.Options{
 		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
-		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.log,
+		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.logs.of(config.LogAdmin), Levels: b.logs,
 	})
 }
 
@@ -201,7 +201,7 @@ func (b *builder) people() (*signin.Authenticator, error) {
 	session := b.config.Dashboard.Session
 	return take(b, "people", session, func() (*signin.Authenticator, func(), error) {
 		made, err := signin.New(signin.Options{
-			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, Now: time.Now, Log: b.log,
+			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, Now: time.Now, Log: b.logs.of(config.LogDashboard),
 		})
 		return made, func() {}, err
 	})

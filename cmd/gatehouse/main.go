@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -27,14 +28,15 @@ const (
 const exitCodes = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line or configuration, 3 gateway not reachable."
 
 type commands struct {
-	Serve   serveCommand   `cmd:"" help:"Run the gateway."`
-	Demo    demoCommand    `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
-	Check   checkCommand   `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
-	Account accountCommand `cmd:"" help:"Provision accounts, as an operator."`
-	User    userCommand    `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
-	Key     keyCommand     `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
-	Health  healthCommand  `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve    serveCommand    `cmd:"" help:"Run the gateway."`
+	Demo     demoCommand     `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
+	Check    checkCommand    `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
+	Account  accountCommand  `cmd:"" help:"Provision accounts, as an operator."`
+	User     userCommand     `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
+	Key      keyCommand      `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
+	LogLevel logLevelCommand `cmd:"" help:"Show or change what a running gateway logs, as an operator."`
+	Health   healthCommand   `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 // terminal is what a command is connected to.
@@ -88,8 +90,20 @@ func run(t *terminal, args []string) int {
 	return exitDone
 }
 
+// complain does not wait for a terminal that takes nothing: the process must end
+// all the same.
 func (t *terminal) complain(err error) {
-	_, _ = fmt.Fprintf(t.err, "gatehouse: %v\n", err) // there is nowhere else to say it
+	said := make(chan struct{})
+	go func() { // ends with the process, if not before
+		defer close(said)
+		_, _ = fmt.Fprintf(t.err, "gatehouse: %v\n", err) // there is nowhere else to say it
+	}()
+	late := time.NewTimer(stopPatience)
+	defer late.Stop()
+	select {
+	case <-said:
+	case <-late.C:
+	}
 }
 
 // usageError is a command line that cannot be carried out.

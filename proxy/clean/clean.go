@@ -4,6 +4,7 @@
 package clean
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,6 +22,34 @@ const (
 // and cut after so many bytes. A text that needs nothing is returned as it is.
 func Text(s string, most int) string {
 	return Cut(Escaped(WithoutSecrets(s, most), ""), most)
+}
+
+// ASCII is Text in nothing but printable ASCII, for what anybody can send.
+func ASCII(s string, most int) string {
+	s = WithoutSecrets(s, most)
+	if isPlain(s) {
+		return s
+	}
+	var out strings.Builder
+	for i, r := range s {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == '…':
+			out.WriteString("...")
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&out, `\x%02x`, s[i])
+		case r > 0xffff:
+			fmt.Fprintf(&out, `\U%08x`, r)
+		case r < ' ' || r > '~':
+			fmt.Fprintf(&out, `\u%04x`, r)
+		default:
+			out.WriteRune(r)
+		}
+	}
+	if out.Len() <= most {
+		return out.String()
+	}
+	return strings.TrimRightFunc(out.String()[:most], isOfWord) + "..."
 }
 
 // Cut cuts s after so many bytes. It also takes the rest of a word in the
