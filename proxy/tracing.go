@@ -95,7 +95,7 @@ func (s *spans) endStep(r *Record, err error) {
 		return
 	}
 	if s.step.IsRecording() {
-		reason := reasonAllowed
+		reason := r.Reason // of a panic, or allowed
 		switch {
 		case errors.Is(err, errClientGone):
 			reason = reasonClientGone

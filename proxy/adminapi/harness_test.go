@@ -101,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	w.api, err = adminapi.New(adminapi.Options{
 		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
 		Levels: &w.levels,
-		Log: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
+		Log:    zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
 	})
 	if err != nil {
 		t.Fatal(err)
