@@ -68,9 +68,9 @@ func (a *AccessLog) Record(r *Record) {
 		zap.Float64("gatehouse.upstream_ms", milliseconds(r.Upstream)),
 		zap.Error(r.Cause), zap.Skip(), zap.Skip(),
 	}
-	if r.Trace.IsValid() {
-		fields[len(fields)-2] = zap.Stringer("trace_id", r.Trace.TraceID())
-		fields[len(fields)-1] = zap.Stringer("span_id", r.Trace.SpanID())
+	if r.TraceID.IsValid() {
+		fields[len(fields)-2] = zap.String("trace_id", r.TraceID.String())
+		fields[len(fields)-1] = zap.String("span_id", r.SpanID.String())
 	}
 	line.Write(fields[:]...)
 }

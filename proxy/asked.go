@@ -16,18 +16,11 @@ const (
 // Asked is what a client sent of a request, as it was sent: it may hold a token,
 // end lines, or be long. It cannot be read but through Clean.
 type Asked struct {
-	path, host, agent string
-	protocol          int8 // 10, 11, 20 for HTTP/2
-	isHTTPS           bool
-}
-
-// askedOf leaves the path out until it is known to have one spelling: in others
-// a token could be written so that nobody sees it.
-func askedOf(r *http.Request, o origin) Asked {
-	return Asked{
-		host: r.Host, agent: headerOf(r.Header, "User-Agent"), isHTTPS: o.scheme(r) == "https",
-		protocol: int8(min(r.ProtoMajor, 9)*10 + min(r.ProtoMinor, 9)), //nolint:gosec // at the most 99
-	}
+	request *http.Request
+	trusted bool // whoever sent it
+	// path is left out until it is known to have one spelling: in others a token
+	// could be written so that nobody sees it.
+	path string
 }
 
 // headerOf is the first value of a header, by its canonical name.
@@ -50,17 +43,18 @@ type CleanAsked struct {
 
 // Clean makes it fit to be shown.
 func (a Asked) Clean() CleanAsked {
-	shown := CleanAsked{
-		Path: clean.ASCII(a.path, maxShownPath), Host: clean.ASCII(hostname(a.host), maxShownHost), UserAgent: clean.ASCII(a.agent, maxShownAgent),
-		Scheme: "http", Protocol: "1.1",
+	r := a.request
+	if r == nil {
+		return CleanAsked{}
 	}
-	if a.isHTTPS {
-		shown.Scheme = "https"
+	shown := CleanAsked{
+		Path: clean.ASCII(a.path, maxShownPath), Host: clean.ASCII(hostname(r.Host), maxShownHost),
+		UserAgent: clean.ASCII(headerOf(r.Header, "User-Agent"), maxShownAgent), Scheme: origin{trusted: a.trusted}.scheme(r), Protocol: "1.1",
 	}
 	switch {
-	case a.protocol >= 20:
+	case r.ProtoMajor > 1:
 		shown.Protocol = "2"
-	case a.protocol < 11:
+	case !r.ProtoAtLeast(1, 1):
 		shown.Protocol = "1.0"
 	}
 	return shown

@@ -119,7 +119,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{r: r, from: g.o.Addresses.of(r)}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
-		Client: x.from.client, Peer: x.from.peer, Reason: reasonAllowed, Asked: askedOf(r, x.from),
+		Client: x.from.client, Peer: x.from.peer, Reason: reasonAllowed, Asked: Asked{request: r, trusted: x.from.trusted},
 	}
 	if g.tracer != nil {
 		x.spans = beginSpans(g.tracer, x)

@@ -56,8 +56,9 @@ type Record struct {
 	Upstream time.Duration
 	// Cause is the error behind the reason, for operators.
 	Cause error
-	// Trace is where the request is in its trace; not valid without tracing.
-	Trace trace.SpanContext
+	// TraceID and SpanID are those of the request's span; zero without tracing.
+	TraceID trace.TraceID
+	SpanID  trace.SpanID
 }
 
 // Recorder keeps records. It is called once a request, also when that breaks

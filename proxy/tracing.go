@@ -47,26 +47,25 @@ func newTracer(provider trace.TracerProvider) trace.Tracer {
 func beginSpans(tracer trace.Tracer, x *exchange) *spans {
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	ctx := x.r.Context()
-	if parent := givenTrace(x.r.Header, x.from.trusted); parent.IsValid() {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	if given := givenTrace(x.r.Header, x.from.trusted); given != nil {
+		ctx = propagation.TraceContext{}.Extract(ctx, given)
 	} else {
 		options = append(options, trace.WithNewRoot())
 	}
 	s := &spans{tracer: tracer}
 	s.ctx, s.server = tracer.Start(ctx, spanName(x.record.Method, ""), options...)
-	x.record.Trace = s.server.SpanContext()
+	x.record.TraceID, x.record.SpanID = s.server.SpanContext().TraceID(), s.server.SpanContext().SpanID()
 	return s
 }
 
-// givenTrace is the span of a trusted proxy that the request belongs to; not
-// valid where there is none (W3C Trace Context §3.2, §3.3).
-func givenTrace(h http.Header, trusted bool) trace.SpanContext {
+// givenTrace is what a trusted proxy says of the trace that the request belongs
+// to; nil where there is none (W3C Trace Context §3.2, §3.3).
+func givenTrace(h http.Header, trusted bool) propagation.TextMapCarrier {
 	given := h["Traceparent"]
 	if !trusted || len(given) != 1 || !isTraceparent(given[0]) {
-		return trace.SpanContext{}
+		return nil
 	}
-	carrier := propagation.MapCarrier{"traceparent": given[0], "tracestate": strings.Join(h["Tracestate"], ",")}
-	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), carrier))
+	return propagation.MapCarrier{"traceparent": given[0], "tracestate": strings.Join(h["Tracestate"], ",")}
 }
 
 // spanName has few values: methods and routes of the configuration.
@@ -103,7 +102,7 @@ func (s *spans) endStep(r *Record, err error) {
 			reason = string(problem.From(err).Code)
 		}
 		s.step.SetAttributes(attribute.String("gatehouse.reason", reason))
-		s.step.SetAttributes(texts("gatehouse.lookup", string(r.Source))...)
+		s.step.SetAttributes(texts([][2]string{{"gatehouse.lookup", string(r.Source)}})...)
 	}
 	s.step.End()
 	s.step = nil
@@ -129,23 +128,23 @@ func (s *spans) end(r *Record) {
 // recordAttributes are what the access log has too.
 func recordAttributes(r *Record) []attribute.KeyValue {
 	asked := r.Asked.Clean()
-	return append(texts(
-		"http.request.method", semanticMethod(r.Method),
-		"http.route", r.Template,
-		"url.path", asked.Path,
-		"url.scheme", asked.Scheme,
-		"client.address", addressText(r.Client),
-		"network.peer.address", addressText(r.Peer),
-		"server.address", asked.Host,
-		"network.protocol.version", asked.Protocol,
-		"user_agent.original", asked.UserAgent,
-		"gatehouse.request_id", r.RequestID,
-		"gatehouse.reason", r.Reason,
-		"gatehouse.key_id", string(r.Key),
-		"gatehouse.account", string(r.Account),
-		"gatehouse.permission", string(r.Permission),
-		"gatehouse.lookup", string(r.Source),
-	),
+	return append(texts([][2]string{
+		{"http.request.method", semanticMethod(r.Method)},
+		{"http.route", r.Template},
+		{"url.path", asked.Path},
+		{"url.scheme", asked.Scheme},
+		{"client.address", addressText(r.Client)},
+		{"network.peer.address", addressText(r.Peer)},
+		{"server.address", asked.Host},
+		{"network.protocol.version", asked.Protocol},
+		{"user_agent.original", asked.UserAgent},
+		{"gatehouse.request_id", r.RequestID},
+		{"gatehouse.reason", r.Reason},
+		{"gatehouse.key_id", string(r.Key)},
+		{"gatehouse.account", string(r.Account)},
+		{"gatehouse.permission", string(r.Permission)},
+		{"gatehouse.lookup", string(r.Source)},
+	}),
 		attribute.Int("http.response.status_code", r.Status),
 		attribute.Int64("http.request.body.size", r.BytesIn),
 		attribute.Int64("http.response.body.size", r.BytesOut),
@@ -153,11 +152,11 @@ func recordAttributes(r *Record) []attribute.KeyValue {
 }
 
 // texts makes attributes of names and values, without those that are empty.
-func texts(pairs ...string) []attribute.KeyValue {
-	attributes := make([]attribute.KeyValue, 0, len(pairs)/2)
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			attributes = append(attributes, attribute.String(pairs[i], pairs[i+1]))
+func texts(pairs [][2]string) []attribute.KeyValue {
+	attributes := make([]attribute.KeyValue, 0, len(pairs)+3)
+	for _, pair := range pairs {
+		if pair[1] != "" {
+			attributes = append(attributes, attribute.String(pair[0], pair[1]))
 		}
 	}
 	return attributes

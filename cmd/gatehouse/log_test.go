@@ -26,9 +26,9 @@ func stuckPipe(t *testing.T) (reader, writer *os.File) {
 // overflow sends requests until lines of the log have been dropped.
 func (d *table) overflow(t *testing.T) {
 	t.Helper()
-	for range 2000 {
+	for i := range 2000 {
 		d.passes(t, get(d.key, proxyListOfA))
-		if d.metric(t, "gatehouse_log_dropped_total") > 0 {
+		if i%50 == 49 && d.metric(t, "gatehouse_log_dropped_total") > 0 {
 			return
 		}
 	}
