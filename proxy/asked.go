@@ -48,7 +48,7 @@ func (a Asked) Clean() CleanAsked {
 		return CleanAsked{}
 	}
 	shown := CleanAsked{
-		Path: clean.ASCII(a.path, maxShownPath), Host: clean.ASCII(hostname(r.Host), maxShownHost),
+		Path: clean.ASCII(a.path, maxShownPath), Host: clean.ASCII(hostName(r.Host), maxShownHost),
 		UserAgent: clean.ASCII(headerOf(r.Header, "User-Agent"), maxShownAgent), Scheme: origin{trusted: a.trusted}.scheme(r), Protocol: "1.1",
 	}
 	switch {

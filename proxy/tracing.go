@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -174,7 +173,7 @@ func (t *attempt) beginTry(out *http.Request) {
 	if span.IsRecording() {
 		span.SetAttributes(
 			attribute.String("http.request.method", semanticMethod(method)), attribute.String("gatehouse.upstream", t.u.name),
-			attribute.String("server.address", hostname(t.chosen.host)), attribute.Int("server.port", t.chosen.port),
+			attribute.String("server.address", hostName(t.chosen.host)), attribute.Int("server.port", t.chosen.port),
 		)
 		if t.repeated {
 			span.SetAttributes(attribute.Int("http.request.resend_count", 1))
@@ -206,9 +205,6 @@ func (t *attempt) endTry(res *http.Response, err error) {
 		t.endSpan()
 	}
 }
-
-// hostname is a host without its port.
-func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 
 func (t *attempt) endSpan() {
 	if t.span != nil {
