@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"gatehouse/cmd/gatehouse/config"
-
 	"gatehouse/proxy"
 	"gatehouse/proxy/dashboard"
 	"gatehouse/proxy/dashboard/signin"
