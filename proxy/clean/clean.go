@@ -46,7 +46,7 @@ func ASCII(s string, most int) string {
 			out.WriteRune(r)
 		}
 	}
-	if out.Len() <= most {
+	if out.Len() <= most+len("...") { // it may have been cut already
 		return out.String()
 	}
 	return strings.TrimRightFunc(out.String()[:most], isOfWord) + "..."
