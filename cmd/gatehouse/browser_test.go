@@ -245,11 +245,13 @@ func (b *tab) text() string {
 	return ask(b, chromedp.Text(chromedp.CSS("body")))
 }
 
-// shows waits until the page shows the text.
+// shows waits until the page shows the text. A page that is being left has no
+// text to be read.
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
-		return unless(strings.Contains(b.text(), text), b.where())
+		now := b.where() // a page that is just being left has no text
+		return unless(strings.Contains(now, text), now)
 	})
 }
 

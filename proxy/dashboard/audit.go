@@ -111,10 +111,11 @@ func (d *Dashboard) eventsPage(v *visit, f keystore.EventFilter, cursor string, 
 func (d *Dashboard) viewEvents(n *naming, events []keystore.Event) ([]eventView, error) {
 	views := make([]eventView, 0, len(events))
 	for _, e := range events {
-		view, err := d.viewEvent(n, e)
+		view, err := n.tell(e)
 		if err != nil {
 			return nil, err
 		}
+		view.showChanges(d, e, n.v.account)
 		views = append(views, view)
 	}
 	return views, nil

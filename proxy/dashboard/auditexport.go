@@ -37,7 +37,7 @@ func (d *Dashboard) exportCSV(v *visit) error {
 	return d.export(v, n, "csv", "text/csv; charset=utf-8; header=present", func(w io.Writer) exporter {
 		rows := csv.NewWriter(w)
 		rows.UseCRLF = true // RFC 4180 §2
-		return &csvExporter{d: d, names: n, rows: rows}
+		return &csvExporter{names: n, rows: rows}
 	})
 }
 
@@ -142,7 +142,6 @@ func (x *jsonExporter) end(next string, _ time.Time) error {
 
 // csvExporter writes a table, with names beside ids and the event in words.
 type csvExporter struct {
-	d     *Dashboard
 	names *naming
 	rows  *csv.Writer
 }
@@ -157,7 +156,7 @@ func csvColumns() []string {
 func (x *csvExporter) begin() error { return x.rows.Write(csvColumns()) }
 
 func (x *csvExporter) event(e keystore.Event) error {
-	view, err := x.d.viewEvent(x.names, e)
+	view, err := x.names.tell(e)
 	if err != nil {
 		return err
 	}
@@ -211,11 +210,11 @@ func (x *csvExporter) write(cells ...string) error {
 // formula finds what a spreadsheet could take for the beginning of a formula: at
 // the beginning of a cell, and behind a semicolon, which separates cells in some
 // countries whatever the quotes say.
-var formula = regexp.MustCompile(`(^|;)(["'\s]*)([=+\-@\t\r\n＝＋－＠])`) //nolint:gochecknoglobals // compiled once
+var formula = regexp.MustCompile(`(^|;)(["'\s]*[=+\-@＝＋－＠]|[\t\r\n])`)
 
 // defused puts an apostrophe in front of that, which makes it a text (OWASP,
 // "CSV Injection").
-func defused(cell string) string { return formula.ReplaceAllString(cell, "$1$2'$3") }
+func defused(cell string) string { return formula.ReplaceAllString(cell, "$1'$2") }
 
 // called is the name with what tells it apart: "Ada <ada@example.com>".
 func (n named) called() string {

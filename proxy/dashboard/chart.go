@@ -55,6 +55,9 @@ type usageChart struct {
 
 type usageTotals struct{ All, Allowed, Refused, Failed int64 }
 
+// groupSums are requests by group.
+type groupSums map[outcomeGroup]int64
+
 type groupTotal struct {
 	Class    outcomeGroup
 	Label    string
@@ -90,11 +93,11 @@ func (d *Dashboard) usageOf(v *visit, id policy.KeyID) (*usageChart, error) {
 		return nil, err
 	}
 	c := &usageChart{Span: span, Spans: usageSpans()}
-	sums := make([]map[outcomeGroup]int64, span.count)
-	all := map[outcomeGroup]int64{}
+	sums := make([]groupSums, span.count)
 	for i := range sums {
-		sums[i] = map[outcomeGroup]int64{}
+		sums[i] = make(groupSums)
 	}
+	all := make(groupSums)
 	for _, row := range rows {
 		if i := int(row.At.Sub(first) / span.length); i >= 0 && i < span.count {
 			sums[i][groupOf(row.Outcome)] += row.Requests
@@ -137,7 +140,7 @@ const (
 )
 
 // draw places the bars.
-func (c *usageChart) draw(first time.Time, sums []map[outcomeGroup]int64) {
+func (c *usageChart) draw(first time.Time, sums []groupSums) {
 	for i, sum := range sums {
 		at := first.Add(time.Duration(i) * c.Span.length)
 		bar := usageBar{At: at, Name: at.Format(c.Span.title)}

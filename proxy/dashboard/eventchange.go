@@ -1,8 +1,10 @@
 package dashboard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,41 +36,66 @@ type value struct {
 }
 
 func readValue(raw jsontext.Value) value {
-	switch raw.Kind() {
-	case '[':
-		v := value{isList: true}
-		if json.Unmarshal(raw, &v.list) != nil {
-			return value{text: string(raw)}
-		}
-		return v
-	case '"':
-		var v value
-		if json.Unmarshal(raw, &v.text) != nil {
-			return value{text: string(raw)}
-		}
-		return v
-	case 'n':
+	list, text := value{isList: true}, value{}
+	switch {
+	case raw.Kind() == jsontext.KindNull:
 		return value{null: true}
+	case raw.Kind() == jsontext.KindBeginArray && json.Unmarshal(raw, &list.list) == nil:
+		return list
+	case raw.Kind() == jsontext.KindString && json.Unmarshal(raw, &text.text) == nil:
+		return text
 	}
 	return value{text: string(raw)}
 }
 
-// viewChanges says what the event changed.
-func (d *Dashboard) viewChanges(e keystore.Event, account keystore.Account) []changeView {
-	changes := make([]changeView, 0, len(e.Changes))
-	update := e.Action == keystore.KeyUpdate
+// openChanges is up to how many changes are shown unasked.
+const openChanges = 2
+
+// showChanges says what the event changed. What made something has no values
+// before, and what removed it none after.
+func (view *eventView) showChanges(d *Dashboard, e keystore.Event, account keystore.Account) {
+	made, removed := len(e.Changes) > 0, len(e.Changes) > 0
 	for _, c := range e.Changes {
-		before, after := readValue(c.Old), readValue(c.New)
-		view := changeView{Label: fieldLabel(c.Field)}
-		if len(before.list) > 0 && len(after.list) > 0 {
-			view.Added = d.wordsOfList(c.Field, missing(after.list, before.list), account)
-			view.Removed = d.wordsOfList(c.Field, missing(before.list, after.list), account)
-		} else {
-			view.Old, view.New = d.wordsOfValue(c.Field, before, update, account), d.wordsOfValue(c.Field, after, update, account)
-		}
-		changes = append(changes, view)
+		made, removed = made && readValue(c.Old).null, removed && readValue(c.New).null
 	}
-	return changes
+	for _, c := range e.Changes {
+		view.Changes = append(view.Changes, d.viewChange(c, !made && !removed, account))
+	}
+	switch n := len(e.Changes); {
+	case made:
+		view.ChangesLabel = "Details"
+	case removed:
+		view.ChangesLabel = "What it was"
+	case n == 1:
+		view.ChangesLabel, view.Open = "1 change", true
+	default:
+		view.ChangesLabel, view.Open = strconv.Itoa(n)+" changes", n <= openChanges
+	}
+}
+
+// viewChange says what became of one field. In an update, what is not there is
+// said too.
+func (d *Dashboard) viewChange(c keystore.FieldChange, update bool, account keystore.Account) changeView {
+	before, after := readValue(c.Old), readValue(c.New)
+	view := changeView{Label: fieldLabel(c.Field)}
+	if len(before.list) > 0 && len(after.list) > 0 {
+		view.Added = d.wordsOfList(c.Field, missing(after.list, before.list), account)
+		view.Removed = d.wordsOfList(c.Field, missing(before.list, after.list), account)
+		if len(view.Added) == 0 && len(view.Removed) == 0 {
+			view.New = "the same, in another order"
+		}
+		return view
+	}
+	view.Old, view.New = d.wordsOfValue(c.Field, before, account), d.wordsOfValue(c.Field, after, account)
+	if !update || c.Field == "grace_ends_at" {
+		return view
+	}
+	none := "none"
+	if c.Field == "expires_at" {
+		none = "never"
+	}
+	view.Old, view.New = cmp.Or(view.Old, none), cmp.Or(view.New, none)
+	return view
 }
 
 // fieldLabel is what a field of the API is called on pages.
@@ -102,12 +129,9 @@ func fieldLabel(field string) string {
 	return strings.ToUpper(words[:1]) + words[1:]
 }
 
-// wordsOfValue is a value in words. In an update an expiry that is not there
-// means something; in what creates and removes it does not.
-func (d *Dashboard) wordsOfValue(field string, v value, update bool, account keystore.Account) string {
+// wordsOfValue is a value in words; "" for null.
+func (d *Dashboard) wordsOfValue(field string, v value, account keystore.Account) string {
 	switch {
-	case v.null && field == "expires_at" && update:
-		return "never"
 	case v.null:
 		return ""
 	case v.isList && len(v.list) == 0:

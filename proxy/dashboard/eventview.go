@@ -17,7 +17,11 @@ type eventView struct {
 	// Next is the key that took the place of the target.
 	Next    *actorView
 	Changes []changeView
-	Done    bool
+	// ChangesLabel says what the changes are, and Open whether they are shown
+	// unasked.
+	ChangesLabel string
+	Open         bool
+	Done         bool
 	// Outcome is the code of a refusal.
 	Outcome   string
 	Address   string
@@ -32,14 +36,13 @@ type actorView struct {
 	Link string
 }
 
-// viewEvent says in words what happened.
-func (d *Dashboard) viewEvent(n *naming, e keystore.Event) (eventView, error) {
+// tell says in words what happened, but for the fields that changed.
+func (n *naming) tell(e keystore.Event) (eventView, error) {
 	if err := n.learn(e); err != nil {
 		return eventView{}, err
 	}
 	view := eventView{
 		At: e.At, Done: e.Outcome == keystore.Done, Outcome: e.Outcome, RequestID: e.RequestID,
-		Changes: d.viewChanges(e, n.v.account),
 	}
 	if e.Client.IsValid() {
 		view.Address = e.Client.String()

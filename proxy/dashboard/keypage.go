@@ -52,8 +52,12 @@ func (d *Dashboard) showKey(v *visit) error {
 		Key: d.viewKey(k, v.account), Withheld: v.caller.Permissions().Missing(k.Permissions).Strings(), Path: keyPath(id),
 		AllSubaccounts: k.Subaccounts.All(), AnyAddress: k.Addresses.Any(), Audited: has(policy.ReadAudit),
 	}
-	for _, r := range d.viewPermissions(k.Permissions.Intersect(v.caller.Permissions())) {
-		content.Abilities = append(content.Abilities, r.ability())
+	for _, products := range []bool{true, false} { // what the key is for comes first
+		for _, r := range d.viewPermissions(k.Permissions.Intersect(v.caller.Permissions())) {
+			if r.Product == products {
+				content.Abilities = append(content.Abilities, r.ability())
+			}
+		}
 	}
 	if has(policy.ReadUsage) {
 		if content.Usage, err = d.usageOf(v, id); err != nil {

@@ -11,6 +11,14 @@
   for (const button of all("button[name=do]")) button.type = "button";
   form.querySelector("[data-default]").remove();
 
+  // An error has said what it had to once its field is changed.
+  form.addEventListener("input", (event) => {
+    const described = event.target.getAttribute("aria-describedby") || "";
+    if (!event.target.hasAttribute("aria-invalid")) return;
+    for (const id of described.split(" ")) if (id.endsWith("-error")) document.getElementById(id).replaceChildren();
+    event.target.removeAttribute("aria-invalid");
+  });
+
   // Expiry: what is sent stays in UTC, what is seen is in the reader's zone.
   const expires = document.getElementById("expires");
   const date = document.getElementById("expires_date");
