@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,7 +13,7 @@ import (
 	"time"
 )
 
-// stuckPipe is an output that takes some 64 KiB and then nothing, until it is read.
+// stuckPipe is an output that takes nothing until it is read, and shows some spaces then.
 func stuckPipe(t *testing.T) (reader, writer *os.File) {
 	t.Helper()
 	reader, writer, err := os.Pipe()
@@ -20,6 +21,12 @@ func stuckPipe(t *testing.T) (reader, writer *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = reader.Close(), writer.Close() }) // they may be closed
+	if err := writer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.Write(bytes.Repeat([]byte(" "), 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("filling the pipe: %v", err)
+	}
 	return reader, writer
 }
 
@@ -194,13 +201,6 @@ func TestStuckTerminalToo(t *testing.T) {
 	_, writer := stuckPipe(t)
 	cmd := gatehouse(t, "serve", "--config", "nowhere.yaml")
 	cmd.Stdout, cmd.Stderr = writer, writer
-	fill := make([]byte, 1<<20)
-	if err := writer.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := writer.Write(fill); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("filling the pipe: %v", err)
-	}
 	p := startProcess(t, cmd)
 	if code := p.wait(t, patience); code != 2 {
 		t.Errorf("ended with %d, want 2", code)
