@@ -245,8 +245,7 @@ func (b *tab) text() string {
 	return ask(b, chromedp.Text(chromedp.CSS("body")))
 }
 
-// shows waits until the page shows the text. A page that is being left has no
-// text to be read.
+// shows waits until the page shows the text.
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {

@@ -228,8 +228,10 @@ func TestAttemptIsOfOneBrowserOnce(t *testing.T) {
 		kept := s.attemptCookie()
 		s.led(s.get(back), "/dashboard/keys")
 		s.browser = s.newBrowser()
-		s.at.Sign = func(map[string]any) string { s.t.Error("the provider was asked again"); return "" }
 		s.refusal(s.do("GET", back, nil, "Cookie", kept), incomplete)
+		if n := s.at.Exchanged.Load(); n != 1 {
+			t.Errorf("the provider was shown the code %d times", n)
+		}
 	})
 	t.Run("after a mistake", func(t *testing.T) {
 		t.Parallel()

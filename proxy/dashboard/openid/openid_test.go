@@ -179,6 +179,11 @@ func TestWhatIsNoAnswerIsRefused(t *testing.T) {
 			}
 			w.begin()
 		}, openid.ErrAnswer},
+		"alg HS256 with a key that is published": {func(w *world) {
+			w.at.Shared = []byte("thirty-two bytes that all may see")
+			w.at.Sign = func(c map[string]any) string { return openidtest.Signed(w.t, jose.HS256, w.at.Shared, c) }
+			w.begin()
+		}, openid.ErrAnswer},
 		"key of another provider": {func(w *world) {
 			other := start(w.t)
 			w.at.Sign = func(c map[string]any) string { return other.at.Token(c) }

@@ -45,10 +45,14 @@ type Provider struct {
 	Sign func(claims map[string]any) string
 	// Metadata changes what the provider says of itself.
 	Metadata func(m map[string]any)
+	// Shared is a symmetric key that is published with the others, nil for none.
+	Shared []byte
 	// Down: nothing is answered but 503.
 	Down atomic.Bool
 	// Discovered counts how often it was asked about itself.
 	Discovered atomic.Int64
+	// Exchanged counts how often it was shown a code.
+	Exchanged atomic.Int64
 
 	t     *testing.T
 	now   func() time.Time
@@ -119,6 +123,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 
 // token takes a code once, from the client that asked for it.
 func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
+	p.Exchanged.Add(1)
 	id, secret, _ := r.BasicAuth()
 	id, idErr := url.QueryUnescape(id) // RFC 6749 §2.3.1
 	secret, secretErr := url.QueryUnescape(secret)
@@ -184,7 +189,11 @@ func Signed(t *testing.T, alg jose.SignatureAlgorithm, key any, claims map[strin
 }
 
 func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: p.key.Public(), KeyID: "one", Algorithm: "ES256", Use: "sig"}}})
+	keys := []jose.JSONWebKey{{Key: p.key.Public(), KeyID: "one", Algorithm: "ES256", Use: "sig"}}
+	if p.Shared != nil {
+		keys = append(keys, jose.JSONWebKey{Key: p.Shared, KeyID: "one", Algorithm: "HS256", Use: "sig"})
+	}
+	answer(w, http.StatusOK, jose.JSONWebKeySet{Keys: keys})
 }
 
 func (p *Provider) userInfo(w http.ResponseWriter, r *http.Request) {
