@@ -189,9 +189,9 @@ func (s *Store) logEvent(e *Event, notKept error) {
 	if e.Client.IsValid() {
 		address = e.Client.String()
 	}
-	s.o.Log.Info("audit",
-		zap.String("event_id", e.ID), zap.String("action", string(e.Action)), zap.String("outcome", e.Outcome),
-		zap.String("account", string(e.Account)), zap.String("key_id", string(e.Key)),
-		zap.String("actor_kind", string(e.Actor.Kind)), zap.String("actor_id", e.Actor.ID), zap.String("client_address", address),
-		zap.Strings("fields", fields), zap.String("request_id", e.RequestID), zap.NamedError("not_kept", notKept))
+	s.o.AuditLog.Info("audit",
+		zap.String("gatehouse.event_id", e.ID), zap.String("gatehouse.action", string(e.Action)), zap.String("gatehouse.outcome", e.Outcome),
+		zap.String("gatehouse.account", string(e.Account)), zap.String("gatehouse.key_id", string(e.Key)),
+		zap.String("gatehouse.actor_kind", string(e.Actor.Kind)), zap.String("gatehouse.actor_id", e.Actor.ID), zap.String("client.address", address),
+		zap.Strings("gatehouse.fields", fields), zap.String("gatehouse.request_id", e.RequestID), zap.NamedError("gatehouse.not_kept", notKept))
 }

@@ -112,6 +112,8 @@ type Options struct {
 
 	Now func() time.Time
 	Log *zap.Logger
+	// AuditLog gets a line for each event of audit trails; nil: Log.
+	AuditLog *zap.Logger
 }
 
 // accountTTL is how old a cached account may be at the most.
@@ -151,6 +153,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.New("open store: exactly one of Redis and an embedded file must be given")
 	}
 	o.Audit = o.Audit.orDefault()
+	if o.AuditLog == nil {
+		o.AuditLog = o.Log
+	}
 	s := &Store{o: o, names: names{o.Prefix}}
 	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {

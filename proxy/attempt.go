@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gatehouse/proxy/problem"
 )
 
@@ -39,6 +41,8 @@ type attempt struct {
 	until    time.Time // when the answer is late; moves while the client is waited for
 	cut      atomic.Bool
 
+	spans   *spans
+	span    trace.Span // of the try under way, or that was answered; nil: none
 	chosen  choice
 	trace   httptrace.ClientTrace
 	interim func(code int, header textproto.MIMEHeader) error // ReverseProxy's
@@ -68,7 +72,7 @@ const (
 
 // newAttempt's end must be called when the answer has been passed on.
 func (u *Upstream) newAttempt(r *http.Request, a Access) *attempt {
-	t := &attempt{u: u, client: r.Context(), timeout: u.timeout, isSafe: a.Permission.SafeToRepeat()}
+	t := &attempt{u: u, client: r.Context(), timeout: u.timeout, isSafe: a.Permission.SafeToRepeat(), spans: a.exchange.spans}
 	if route := a.exchange.route; route != nil && route.timeout > 0 {
 		t.timeout = route.timeout
 	}
@@ -95,6 +99,7 @@ func (t *attempt) end() {
 		t.timer.Stop()
 	}
 	t.cancel()
+	t.endSpan()
 	if t.chosen.target != nil {
 		t.chosen.inFlight.Add(-1)
 	}
@@ -144,6 +149,7 @@ func (t *attempt) try(in *http.Request) (*http.Response, error) {
 	target := t.chosen.target
 	out := in.WithContext(httptrace.WithClientTrace(t.ctx, &t.trace))
 	out.URL = target.locate(in.URL)
+	t.beginTry(out)
 	t.prepare(out)
 
 	res, err := target.transport(t.u.now()).RoundTrip(out)
@@ -158,6 +164,7 @@ func (t *attempt) try(in *http.Request) (*http.Response, error) {
 		t.timer.Stop()
 	}
 	t.judge(err)
+	t.endTry(res, err)
 	return res, err
 }
 

@@ -92,7 +92,10 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	out.Trailer = x.body.announceTrailers(u.filter)
 	u.filter.strip(out.Header)
 
-	trace, continued := traceparent(p.In.Header, x.from.trusted)
+	trace, continued := "", false // each try has its own; see beginTry
+	if x.spans == nil {
+		trace, continued = traceparent(p.In.Header, x.from.trusted)
+	}
 	if !continued {
 		delete(out.Header, "Tracestate")
 	}
@@ -107,7 +110,9 @@ func (u *Upstream) rewrite(p *httputil.ProxyRequest, a Access) {
 	set.set("X-Forwarded-For", x.from.forwardedForValue())
 	set.set("X-Forwarded-Host", p.In.Host)
 	set.set("X-Forwarded-Proto", x.from.scheme(p.In))
-	set.set("Traceparent", trace)
+	if trace != "" {
+		set.set("Traceparent", trace)
+	}
 	stripWebSocket(out.Header, x.upgrade)
 	if x.upgrade {
 		out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}

@@ -13,6 +13,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/problem"
@@ -56,6 +58,8 @@ type Options struct {
 	// gatehouse.token.TOKEN, as browsers must.
 	ProtocolTokens bool
 	Records        Recorder
+	// Traces makes spans of requests; nil makes none.
+	Traces trace.TracerProvider
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
 	// MaxHeaderLines is how many header lines a request may have; 0: any number.
@@ -69,17 +73,18 @@ type Options struct {
 // Gateway answers product and key API requests. It is immutable, and may be
 // used concurrently.
 type Gateway struct {
-	o    Options
-	cors cors
+	o      Options
+	cors   cors
+	tracer trace.Tracer // nil: there is no tracing
 }
 
 // New makes a gateway. Every option must be given but the limits, Origins,
-// Used and Counted.
+// Used, Counted and Traces.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
 		return nil, errors.New("new gateway: an option is missing")
 	}
-	return &Gateway{o: o, cors: newCORS(o.Origins)}, nil
+	return &Gateway{o: o, cors: newCORS(o.Origins), tracer: newTracer(o.Traces)}, nil
 }
 
 // exchange is one request on its way, and what has become known of it.
@@ -98,6 +103,7 @@ type exchange struct {
 	upgrade bool
 	body    *requestBody // nil for a request without one
 	lasting lasting
+	spans   *spans // nil: there is no tracing
 }
 
 // ServeHTTP answers one request and records it, also when it breaks off.
@@ -105,6 +111,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(w, r)
 	defer g.end(x)
 	if err := g.serve(r.Context(), x); err != nil {
+		x.spans.endStep(&x.record, err)
 		g.noteRefusal(r.Context(), x, err)
 		x.fail(err)
 	}
@@ -114,7 +121,10 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{r: r, from: g.o.Addresses.of(r)}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
-		Client: x.from.client, Reason: reasonAllowed,
+		Client: x.from.client, Peer: x.from.peer, Reason: reasonAllowed, Asked: Asked{request: r, trusted: x.from.trusted},
+	}
+	if g.tracer != nil {
+		x.spans = beginSpans(g.tracer, x)
 	}
 	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}
 	x.w.old = !r.ProtoAtLeast(1, 1)
@@ -144,6 +154,7 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if err := CanonicalPath(x.path); err != nil {
 		return err
 	}
+	x.record.Asked.path = x.path
 	if g.o.Site.owns(x.r, x.path) {
 		return g.visit(x)
 	}
@@ -154,7 +165,7 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if err != nil {
 		return err
 	}
-	x.route, x.record.Route = route, route.Pattern()
+	x.route, x.record.Route, x.record.Template = route, route.Pattern(), route.template
 	needs, err := route.Needs(x.r, x.query)
 	if err != nil {
 		return err
@@ -174,6 +185,7 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	x.caller = policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client, RequestID: x.record.RequestID}
 	x.w.retiring(entry.Key)
 
+	x.spans.begin(stepDecision, &x.record)
 	subaccount := route.Subaccount(x.path)
 	x.asked = policy.Request{At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs}
 	decision := policy.Decide(x.asked, entry.Key, entry.Account)
@@ -190,6 +202,7 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if err := g.count(ctx, x); err != nil {
 		return err
 	}
+	x.spans.endStep(&x.record, nil)
 	return g.hand(x, route, Access{Caller: x.caller, Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID})
 }
 
@@ -231,6 +244,7 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 		return keystore.Entry{}, g.invalidToken(x)
 	}
 	x.token = token
+	x.spans.begin(stepLookup, &x.record)
 	begun := g.o.Now()
 	entry, err := g.o.Keys.Lookup(ctx, token)
 	x.record.Lookup = g.o.Now().Sub(begun)
@@ -331,6 +345,7 @@ func (g *Gateway) end(x *exchange) {
 	if g.o.Counted != nil && x.record.Key != "" {
 		g.o.Counted(x.record.Key, x.record.Account, x.record.Permission, x.record.Reason, x.record.Start)
 	}
+	x.spans.end(&x.record)
 	g.o.Records.Record(&x.record)
 	if aborted {
 		panic(http.ErrAbortHandler)

@@ -128,14 +128,6 @@ type records chan proxy.Record
 
 func (c records) Record(r *proxy.Record) { c <- *r }
 
-// both records twice, in this order.
-type both [2]proxy.Recorder
-
-func (b both) Record(r *proxy.Record) {
-	b[0].Record(r)
-	b[1].Record(r)
-}
-
 // next is the record of the next request that ended.
 func (c records) next(t testing.TB) proxy.Record {
 	t.Helper()
@@ -221,7 +213,7 @@ func newGate(t testing.TB, changes ...func(*setup)) *gate {
 	}
 	s.options = proxy.Options{
 		TokenPrefix: "gk_", MaxBody: maxBody, Now: g.clock.Now,
-		Records: both{proxy.NewMetrics(g.registry, newLog(g.log)), g.records},
+		Records: proxy.Recorders{proxy.NewMetrics(g.registry), proxy.NewAccessLog(newLog(g.log)), g.records},
 	}
 	for _, change := range changes {
 		change(&s)

@@ -27,7 +27,7 @@ func compile(spec RouteSpec) ([]*Route, error) {
 		return nil, fmt.Errorf("route %q: %w", spec.Match, err)
 	}
 	base := Route{
-		pattern: spec.Match, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
+		pattern: spec.Match, template: path, names: names, subaccount: -1, own: spec.Own, backend: spec.Backend, refused: spec.Refused,
 		webSocket: spec.WebSocket,
 		timeout:   spec.Timeout,
 		maxBody:   spec.MaxBody,

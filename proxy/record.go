@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
+	"go.opentelemetry.io/otel/trace"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -27,32 +27,38 @@ const (
 )
 
 // Record is what is remembered of a request. It is complete when it is given
-// to a Recorder. Nothing in it was chosen by a client but Method, which is cut,
-// and BytesIn and BytesOut.
+// to a Recorder. Nothing in it was chosen by a client but Method, which is one
+// that a route can name, Asked, BytesIn and BytesOut.
 type Record struct {
 	Start     time.Time
 	RequestID string
 	Method    string
-	// Route is the pattern that matched, "" for none.
-	Route  string
-	Status int
+	// Asked is what the client sent, as it was sent: only Clean may show it.
+	Asked Asked
+	// Route is the pattern that matched, "" for none, and Template its path.
+	Route, Template string
+	Status          int
 	// Reason is "allowed", "preflight", or what the request was refused or failed
 	// with.
 	Reason     string
 	Key        policy.KeyID
 	Account    policy.AccountID
 	Permission policy.Permission
-	Client     netip.Addr
-	Source     keystore.Source
-	BytesIn    int64
-	BytesOut   int64
-	Duration   time.Duration
+	// Client is the address that counts, Peer the other end of the connection.
+	Client, Peer netip.Addr
+	Source       keystore.Source
+	BytesIn      int64
+	BytesOut     int64
+	Duration     time.Duration
 	// Lookup is the time the key store took, Upstream the time until the
 	// backend's answer began; 0 where a request did not come so far.
 	Lookup   time.Duration
 	Upstream time.Duration
 	// Cause is the error behind the reason, for operators.
 	Cause error
+	// TraceID and SpanID are those of the request's span; zero without tracing.
+	TraceID trace.TraceID
+	SpanID  trace.SpanID
 }
 
 // Recorder keeps records. It is called once a request, also when that breaks
@@ -61,10 +67,18 @@ type Recorder interface {
 	Record(*Record)
 }
 
-// Metrics is the Recorder that counts requests for Prometheus and writes a
-// line a request to the access log.
+// Recorders are Recorders of the same requests, in this order.
+type Recorders []Recorder
+
+// Record gives the record to each of them.
+func (rs Recorders) Record(r *Record) {
+	for _, to := range rs {
+		to.Record(r)
+	}
+}
+
+// Metrics is the Recorder that counts requests for Prometheus.
 type Metrics struct {
-	log      *zap.Logger
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 }
@@ -75,9 +89,8 @@ const noRoute = "none"
 // NewMetrics declares the metrics in the registry. The labels are bounded by
 // the configuration: routes are patterns, reasons are codes, and a status code
 // that nobody has named counts as its class.
-func NewMetrics(registry prometheus.Registerer, log *zap.Logger) *Metrics {
+func NewMetrics(registry prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		log: log,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_requests_total",
 			Help: "Requests answered, by route, HTTP status code and reason (allowed, or what it was refused with).",
@@ -92,7 +105,7 @@ func NewMetrics(registry prometheus.Registerer, log *zap.Logger) *Metrics {
 	return m
 }
 
-// Record counts and logs. It is safe for concurrent use.
+// Record counts. It is safe for concurrent use.
 func (m *Metrics) Record(r *Record) {
 	route, code := r.Route, codeLabel(r.Status)
 	if route == "" {
@@ -100,39 +113,6 @@ func (m *Metrics) Record(r *Record) {
 	}
 	m.requests.WithLabelValues(route, code, r.Reason).Inc()
 	m.duration.WithLabelValues(route, code, r.Reason).Observe(r.Duration.Seconds())
-	m.writeLine(route, r)
-}
-
-// writeLine writes the access log. A problem on our side is an error, every
-// other request is information.
-func (m *Metrics) writeLine(route string, r *Record) {
-	level := zap.InfoLevel
-	if r.Cause != nil && r.Status >= 500 {
-		level = zap.ErrorLevel
-	}
-	line := m.log.Check(level, "request")
-	if line == nil {
-		return
-	}
-	fields := [...]zap.Field{
-		zap.String("request_id", r.RequestID),
-		zap.String("method", r.Method),
-		zap.String("route", route),
-		zap.Int("status", r.Status),
-		zap.String("reason", r.Reason),
-		zap.String("key_id", string(r.Key)),
-		zap.String("account", string(r.Account)),
-		zap.String("permission", string(r.Permission)),
-		zap.Stringer("client_address", r.Client),
-		zap.String("lookup", string(r.Source)),
-		zap.Int64("bytes_in", r.BytesIn),
-		zap.Int64("bytes_out", r.BytesOut),
-		zap.Float64("duration_ms", milliseconds(r.Duration)),
-		zap.Float64("lookup_ms", milliseconds(r.Lookup)),
-		zap.Float64("upstream_ms", milliseconds(r.Upstream)),
-		zap.Error(r.Cause),
-	}
-	line.Write(fields[:]...)
 }
 
 // codeLabel keeps a backend from making a series for every number there is.
@@ -142,8 +122,6 @@ func codeLabel(status int) string {
 	}
 	return strconv.Itoa(status/100) + "xx"
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // refuse notes a problem in the record.
 func (r *Record) refuse(p *problem.Problem) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 
 	"gatehouse/keystore"
 	"gatehouse/proxy"
@@ -43,7 +42,7 @@ func timed(t *testing.T) *gate {
 func TestGoldenMetricsAndAccessLog(t *testing.T) {
 	t.Parallel()
 	g := timed(t)
-	g.do(request("POST", product+"/settings?secret=1", "body", "User-Agent: secret", "Referer: secret", "Cookie: secret"))
+	g.do(request("POST", product+"/settings?secret=1", "body", "User-Agent: curl/8.5.0", "Referer: secret", "Cookie: secret"))
 	g.do(request("POST", product+"/settings", "body"))
 	g.do(get("/elsewhere?secret=1"))
 	golden(t, "record/metrics", g.metrics())
@@ -102,7 +101,7 @@ func TestOurOwnFailuresAreLoggedAsErrors(t *testing.T) {
 		{"a backend that is away", proxy.Record{Status: 502, Reason: "upstream_unreachable", Cause: cause}, "error"},
 	} {
 		var log lockedBuffer
-		proxy.NewMetrics(prometheus.NewRegistry(), newLog(&log)).Record(&row.r)
+		proxy.NewAccessLog(newLog(&log)).Record(&row.r)
 		if !strings.HasPrefix(log.String(), `{"level":"`+row.level+`"`) || strings.Contains(log.String(), "why") != (row.r.Cause != nil) {
 			t.Errorf("%s: logged %s", row.name, log.String())
 		}
@@ -112,7 +111,7 @@ func TestOurOwnFailuresAreLoggedAsErrors(t *testing.T) {
 func TestQuietLogStillCounts(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
-	proxy.NewMetrics(registry, zap.NewNop()).Record(&proxy.Record{Status: 200, Reason: "allowed"})
+	proxy.NewMetrics(registry).Record(&proxy.Record{Status: 200, Reason: "allowed"})
 	families, err := registry.Gather()
 	if err != nil || len(families) != 2 {
 		t.Errorf("got %d metrics and %v, want 2", len(families), err)

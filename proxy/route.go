@@ -63,6 +63,7 @@ func (e *RouteError) Unwrap() error { return e.Err }
 // Route is one compiled route. It is immutable.
 type Route struct {
 	pattern    string
+	template   string // its path, as OpenTelemetry's http.route
 	permission policy.Permission
 	query      QueryRule
 	subaccount int // index of the segment behind the leading slash; -1: none

@@ -59,6 +59,7 @@ func hostName(host string) string {
 func (g *Gateway) visit(x *exchange) error {
 	site := g.o.Site
 	x.record.Route = site.Pattern(x.r)
+	_, _, x.record.Template = splitPattern(x.record.Route)
 	if x.r.ContentLength > g.o.MaxBody {
 		return bodyTooLarge()
 	}

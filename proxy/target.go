@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -24,6 +25,7 @@ type target struct {
 	spoken   string // one of the schemes above
 	scheme   string // as http.Transport knows it
 	host     string
+	port     int
 	inFlight atomic.Int64
 	pool     atomic.Pointer[pool]
 	newPool  func(now time.Time) *pool
@@ -41,6 +43,7 @@ func newTarget(u *url.URL, o UpstreamOptions) (*target, error) {
 		return nil, fmt.Errorf("target %s is more or less than scheme and host", u.Redacted())
 	}
 	t := &target{name: u.String(), spoken: u.Scheme, scheme: u.Scheme, host: u.Host}
+	t.port = portOf(u)
 	t.standing = standing{rule: o.Ejection, name: t.name, log: o.Log}
 	var secured *tls.Config
 	switch u.Scheme {
@@ -54,6 +57,17 @@ func newTarget(u *url.URL, o UpstreamOptions) (*target, error) {
 	}
 	t.pool.Store(t.newPool(o.Now()))
 	return t, nil
+}
+
+// portOf is the scheme's where the URL has none.
+func portOf(u *url.URL) int {
+	if port, err := strconv.Atoi(u.Port()); err == nil {
+		return port
+	}
+	if u.Scheme == schemeHTTPS {
+		return 443
+	}
+	return 80
 }
 
 // shortened returns up to a fifth less than d, so that not everything that

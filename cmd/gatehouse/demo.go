@@ -44,11 +44,11 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	log, flush, err := newLogger(loaded.Log, t.err)
+	log, err := newLogger(loaded.Log, t.err)
 	if err != nil {
 		return err
 	}
-	defer flush()
+	defer log.stop(t)
 	stop, err := startDemoBackends(t.ctx, loaded)
 	if err != nil {
 		return err

@@ -23,11 +23,12 @@ type demoBackendCommand struct {
 // Run serves the products of the example configuration until it is told to
 // stop.
 func (c *demoBackendCommand) Run(t *terminal) error {
-	log, flush, err := newLogger(config.Log{Level: "info", Format: config.LogJSON}, t.out)
+	logs, err := newLogger(config.Log{Level: "info", Format: config.LogJSON, Buffer: 1 << 20}, t.out)
 	if err != nil {
 		return err
 	}
-	defer flush()
+	defer logs.stop(t)
+	log := logs.of(config.LogServer)
 	var l net.ListenConfig
 	listener, err := l.Listen(t.ctx, "tcp", c.Listen)
 	if err != nil {

@@ -38,6 +38,7 @@ func (n *node) wait(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close())
 	}
+	n.tracing.stop(grace)
 	// Operators can watch until the last request has ended.
 	err = errors.Join(err, n.admin.Close(), n.close())
 	for range cap(n.failed) {

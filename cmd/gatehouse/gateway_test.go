@@ -37,9 +37,12 @@ type settings struct {
 	H2C           bool
 	Grace         string
 	Level         string
-	Delegation    string // YAML of delegation
-	Datacenter    string // HOST:PORT of a backend
-	Residential   string // HOST:PORT of a backend
+	Log           string   // more YAML of log, with a comma in front
+	Tracing       string   // YAML of tracing
+	Stdout        *os.File // in the place of what the harness collects
+	Delegation    string   // YAML of delegation
+	Datacenter    string   // HOST:PORT of a backend
+	Residential   string   // HOST:PORT of a backend
 	// Others are further upstreams, HOST:PORT by name, each with a route
 	// /NAME/ like that of /serp/v1/.
 	Others       map[string]string
@@ -118,7 +121,8 @@ limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}
 plans: {{.Plans}}
 delegation: {{.Delegation}}
 dashboard: {{.Dashboard}}
-log: {level: {{.Level}}}
+log: {level: {{.Level}}{{.Log}}}
+tracing: {{.Tracing}}
 `))
 
 func (s settings) withDefaults() settings {
@@ -143,6 +147,7 @@ func (s settings) withDefaults() settings {
 		{&s.Origins, "[]"},
 		{&s.Grace, "30s"},
 		{&s.Level, "debug"},
+		{&s.Tracing, "{}"},
 		{&s.Delegation, "{}"},
 		{&s.OtherTimeout, "1s"},
 		{&s.Token, "{}"},
@@ -228,6 +233,9 @@ func (g *gateway) launch(t testing.TB) bool {
 	cmd.Env = append(cmd.Env, g.set.Env...)
 	if g.set.Sockets != nil {
 		cmd = g.set.Sockets.hand(cmd)
+	}
+	if g.set.Stdout != nil {
+		cmd.Stdout = g.set.Stdout
 	}
 	p := startProcess(t, cmd)
 	t.Cleanup(func() { stop(t, p) })

@@ -131,7 +131,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 		Origins: c.CORS.Origins, Used: b.store.Used, Counted: b.store.Count, Live: b.live.Load(),
 		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   b.records, Now: time.Now,
+		Records:   b.records, Traces: b.tracing.provide(), Now: time.Now,
 	}
 	if err := b.limits(&options); err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (b *builder) adminAPI() (http.Handler, error) {
 	}
 	return adminapi.New(adminapi.Options{
 		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
-		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.log,
+		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.logs.of(config.LogAdmin), Levels: b.logs,
 	})
 }
 

@@ -65,5 +65,5 @@ func (b *builder) plans() (*proxy.Plans, error) {
 		}
 		limiters[name] = made
 	}
-	return proxy.NewPlans(limiters, b.log), nil
+	return proxy.NewPlans(limiters, b.logs.of(config.LogLimits)), nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -34,6 +35,7 @@ type commands struct {
 	Account     accountCommand     `cmd:"" help:"Provision accounts, as an operator."`
 	User        userCommand        `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
 	Key         keyCommand         `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
+	LogLevel    logLevelCommand    `cmd:"" help:"Show or change what a running gateway logs, as an operator."`
 	Health      healthCommand      `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
@@ -89,8 +91,20 @@ func run(t *terminal, args []string) int {
 	return exitDone
 }
 
+// complain does not wait for a terminal that takes nothing: the process must end
+// all the same.
 func (t *terminal) complain(err error) {
-	_, _ = fmt.Fprintf(t.err, "gatehouse: %v\n", err) // there is nowhere else to say it
+	said := make(chan struct{})
+	go func() { // ends with the process, if not before
+		defer close(said)
+		_, _ = fmt.Fprintf(t.err, "gatehouse: %v\n", err) // there is nowhere else to say it
+	}()
+	late := time.NewTimer(stopPatience)
+	defer late.Stop()
+	select {
+	case <-said:
+	case <-late.C:
+	}
 }
 
 // usageError is a command line that cannot be carried out.

@@ -304,7 +304,7 @@ func (d *table) testAudit(t *testing.T) {
 	}
 	eventually(t, patience, "the log has the events", func() error {
 		log := d.stdout.String()
-		return unless(strings.Contains(log, `"action":"key.update","outcome":"done"`) && strings.Contains(log, `"action":"key.revoke","outcome":"permission_denied"`), "it has not")
+		return unless(strings.Contains(log, `"gatehouse.action":"key.update","gatehouse.outcome":"done"`) && strings.Contains(log, `"gatehouse.action":"key.revoke","gatehouse.outcome":"permission_denied"`), "it has not")
 	})
 }
 

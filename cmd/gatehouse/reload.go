@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"reflect"
@@ -132,7 +133,7 @@ func (r *reloader) reload(because string) {
 	if err != nil {
 		r.successful.Set(0)
 		r.reloads.WithLabelValues("failure").Inc()
-		r.log.Error("the configuration was not reloaded: the one before stays in force",
+		r.logs.of(config.LogConfig).Error("the configuration was not reloaded: the one before stays in force",
 			zap.String("because", because), zap.Strings("problems", problemLines(err)))
 		return
 	}
@@ -140,7 +141,7 @@ func (r *reloader) reload(because string) {
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
 	r.reloads.WithLabelValues("success").Inc()
-	r.log.Info("the configuration was reloaded", zap.String("because", because))
+	r.logs.of(config.LogConfig).Info("the configuration was reloaded", zap.String("because", because))
 }
 
 // problemLines are the faults of a configuration one by one, for a log whose
@@ -160,7 +161,7 @@ func problemLines(err error) []string {
 // replace puts the configuration in force, at one moment for each request.
 func (n *node) replace(c *config.Config) error {
 	if stay := unchangeable(n.config, c); len(stay) > 0 {
-		n.log.Warn("these settings have changed, and do so at the next start", zap.Strings("settings", stay))
+		n.logs.of(config.LogConfig).Warn("these settings have changed, and do so at the next start", zap.Strings("settings", stay))
 	}
 	before := n.current.Load()
 	next, err := n.build(inForce(n.config, c), before)
@@ -180,8 +181,11 @@ func (n *node) replace(c *config.Config) error {
 
 	connections := c.Limits.Connections
 	n.guarded.Limit(connections.Total, connections.PerAddress, c.ClientAddress.TrustedProxies)
-	if level, err := zap.ParseAtomicLevel(c.Log.Level); err == nil {
-		n.level.SetLevel(level.Level())
+	n.access.Sample(c.Log.Sample)
+	// What an operator has set at run time stays, where the file says the same as
+	// before.
+	if levels := c.Log.Levels(); !maps.Equal(levels, before.config.Log.Levels()) {
+		n.logs.set(levels, zap.String("gatehouse.because", "the configuration was reloaded"))
 	}
 	return nil
 }
@@ -219,7 +223,9 @@ func lasting(c *config.Config) []struct {
 		{"limits.http2", &c.Limits.HTTP2},
 		{"delegation", &c.Delegation},
 		{"audit", &c.Audit},
+		{"log.buffer", &c.Log.Buffer},
 		{"log.format", &c.Log.Format},
+		{"tracing", &c.Tracing},
 	}
 }
 

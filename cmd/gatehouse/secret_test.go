@@ -27,8 +27,10 @@ func checkNoToken(t testing.TB, what, text string) {
 
 // accessFields are the fields of every line about a request.
 var accessFields = []string{
-	"time", "level", "message", "request_id", "method", "route", "status", "reason", "key_id", "account", "permission",
-	"client_address", "lookup", "bytes_in", "bytes_out", "duration_ms", "lookup_ms", "upstream_ms",
+	"time", "level", "logger", "message", "http.request.method", "http.route", "url.path", "url.scheme", "http.response.status_code",
+	"client.address", "network.peer.address", "server.address", "network.protocol.version", "user_agent.original",
+	"http.request.body.size", "http.response.body.size", "gatehouse.reason", "gatehouse.request_id", "gatehouse.key_id", "gatehouse.account",
+	"gatehouse.permission", "gatehouse.lookup", "gatehouse.duration_ms", "gatehouse.lookup_ms", "gatehouse.upstream_ms",
 }
 
 // checkOutput holds all that a gateway has written: lines of JSON with the

@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"os/signal"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -37,11 +38,13 @@ func (c *serveCommand) Run(t *terminal) error {
 	if err != nil {
 		return usageError{err}
 	}
-	log, flush, err := newLogger(loaded.Log, t.out)
+	log, err := newLogger(loaded.Log, t.out)
 	if err != nil {
 		return err
 	}
-	defer flush()
+	defer log.stop(t)
+	// Whoever reads the log may end before the gateway does.
+	signal.Ignore(syscall.SIGPIPE)
 	// net/http writes there what a broken backend sends beyond its answers,
 	// which may be anything.
 	stdlog.SetOutput(io.Discard)
@@ -59,7 +62,7 @@ func (c *serveCommand) Run(t *terminal) error {
 		return errors.Join(err, n.close())
 	}
 	n.tell(daemon.SdNotifyReady)
-	log.Info("serving", zap.Stringer("listen", n.public.Addr()), zap.Stringer("admin_listen", n.private.Addr()),
+	n.log.Info("serving", zap.Stringer("listen", n.public.Addr()), zap.Stringer("admin_listen", n.private.Addr()),
 		zap.String("version", version()))
 	return n.wait(t.ctx)
 }
@@ -78,10 +81,12 @@ func tuneCollector(t *terminal) {
 // node is a running gateway and all that belongs to it.
 type node struct {
 	config  *config.Config // the one it was started with
-	log     *zap.Logger
-	level   zap.AtomicLevel
+	logs    *logger
+	log     *zap.Logger // the server's
+	access  *proxy.AccessLog
 	store   *keystore.Store
 	budgets *proxy.SharedBudgets // nil where each node has its own
+	tracing *tracing             // nil where there is none
 
 	passwords *password.Hasher
 
@@ -90,7 +95,7 @@ type node struct {
 	current  atomic.Pointer[generation]
 
 	registry        *prometheus.Registry
-	records         *proxy.Metrics
+	records         proxy.Recorder
 	upstreamMetrics *proxy.UpstreamMetrics
 
 	public, private net.Listener
@@ -107,9 +112,12 @@ const hashesAtATime = 4
 // start opens everything that the configuration names, and serves. Where
 // something cannot be opened, what was open is closed again.
 func start(ctx context.Context, c *config.Config, log *logger, opened sockets) (*node, error) {
-	n := &node{config: c, log: log.Logger, level: log.level, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
+	n := &node{config: c, logs: log, log: log.of(config.LogServer), registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.records, n.upstreamMetrics = proxy.NewMetrics(n.registry, n.log), proxy.NewUpstreamMetrics(n.registry)
+	log.count(n.registry)
+	n.access = proxy.NewAccessLog(log.of(config.LogAccess))
+	n.access.Sample(c.Log.Sample)
+	n.records, n.upstreamMetrics = proxy.Recorders{proxy.NewMetrics(n.registry), n.access}, proxy.NewUpstreamMetrics(n.registry)
 	if err := n.open(ctx, opened); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -135,8 +143,12 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 		return err
 	}
 	if n.config.Limits.Scope == config.ScopeCluster {
-		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.log)
+		n.budgets = proxy.NewSharedBudgets(n.store, n.registry, n.logs.of(config.LogLimits))
 	}
+	if n.tracing, err = openTracing(ctx, n.config.Tracing, n.registry, n.logs.of(config.LogTracing)); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.abandonTracing)
 	first, err := n.build(n.config, nil) //nolint:contextcheck // what it starts lives as long as the node
 	if err != nil {
 		return err
@@ -205,7 +217,8 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
-		Changed:    n.changed, Now: time.Now, Log: n.log,
+		Changed:    n.changed, Now: time.Now,
+		Log: n.logs.of(config.LogStore), AuditLog: n.logs.of(config.LogAudit),
 	}
 	if c.Store.Embedded != nil {
 		options.EmbeddedFile = c.Store.Embedded.File

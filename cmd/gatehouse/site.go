@@ -32,7 +32,7 @@ func (b *builder) site() (*proxy.Site, error) {
 	}
 	pages, err := dashboard.New(dashboard.Options{
 		Providers: providers, NoPasswords: !c.PasswordSignIn,
-		People: people, Store: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now, Log: b.log, API: c.APIURL,
+		People: people, Store: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now, Log: b.logs.of(config.LogDashboard), API: c.APIURL,
 		Brand: dashboard.Brand{Name: c.Brand.Name, Logo: logo, Accent: c.Brand.Accent, Docs: c.Brand.Docs},
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func (b *builder) people() (*signin.Authenticator, error) {
 	session, noPasswords := b.config.Dashboard.Session, !b.config.Dashboard.PasswordSignIn
 	return take(b, "people", settings{session, noPasswords}, func() (*signin.Authenticator, func(), error) {
 		made, err := signin.New(signin.Options{
-			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, NoPasswords: noPasswords, Now: time.Now, Log: b.log,
+			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, NoPasswords: noPasswords, Now: time.Now, Log: b.logs.of(config.LogDashboard),
 		})
 		return made, func() {}, err
 	})

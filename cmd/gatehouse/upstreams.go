@@ -39,7 +39,7 @@ func (b *builder) openUpstream(name string, u config.Upstream) (*proxy.Upstream,
 	if err != nil {
 		return nil, nil, err
 	}
-	options.AddressHeader, options.Metrics, options.Log = b.config.ClientAddress.Header, b.upstreamMetrics, b.log
+	options.AddressHeader, options.Metrics, options.Log = b.config.ClientAddress.Header, b.upstreamMetrics, b.logs.of(config.LogUpstream)
 	upstream, err := proxy.NewUpstream(options)
 	if err != nil {
 		return nil, nil, err

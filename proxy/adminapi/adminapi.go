@@ -63,9 +63,10 @@ type Options struct {
 	Catalogue policy.Catalogue
 	Products  []string
 	// Plans are those that an account can have.
-	Plans []string
-	Now   func() time.Time
-	Log   *zap.Logger
+	Plans  []string
+	Levels LogLevels
+	Now    func() time.Time
+	Log    *zap.Logger
 }
 
 // API serves the operators' endpoints. It may be used concurrently.
@@ -77,7 +78,7 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Levels == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
@@ -95,6 +96,8 @@ func New(o Options) (*API, error) {
 		{"DELETE /admin/v1/accounts/{id}/users/{user}", a.deleteUser, keystore.UserDelete},
 		{"POST /admin/v1/accounts/{id}/users/{user}/password", a.setPassword, keystore.UserPassword},
 		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
+		{"GET /admin/v1/log-levels", a.getLogLevels, ""},
+		{"PATCH /admin/v1/log-levels", a.changeLogLevels, ""},
 	} {
 		a.mux.Handle(e.match, e)
 	}
@@ -134,10 +137,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reason, cause = string(p.Code), p.Cause
 		problem.Write(rec, p, requestID)
 	}
+	method, route, _ := strings.Cut(pattern, " ")
 	a.o.Log.Info("admin request",
-		zap.String("request_id", requestID), zap.String("route", pattern), zap.Int("status", rec.status),
-		zap.String("reason", reason), zap.String("peer", r.RemoteAddr),
-		zap.Duration("duration", a.o.Now().Sub(begun)), zap.Error(cause))
+		zap.String("http.request.method", method), zap.String("http.route", route), zap.Int("http.response.status_code", rec.status),
+		zap.String("gatehouse.reason", reason), zap.String("client.address", addressOf(rec.by)),
+		zap.String("gatehouse.request_id", requestID),
+		zap.Float64("gatehouse.duration_ms", float64(a.o.Now().Sub(begun))/float64(time.Millisecond)), zap.Error(cause))
 }
 
 // serve returns the pattern that matched, and the error to answer with.
@@ -191,6 +196,13 @@ func callerOf(r *http.Request, requestID string) policy.Caller {
 		by.Client = peer.Addr().Unmap().WithZone("")
 	}
 	return by
+}
+
+func addressOf(by policy.Caller) string {
+	if !by.Client.IsValid() {
+		return ""
+	}
+	return by.Client.String()
 }
 
 // authenticate compares in constant time, and lengths not at all.

@@ -113,7 +113,7 @@ func TestLogNeverShowsASecret(t *testing.T) {
 			}
 		}
 	}
-	if !strings.Contains(log, `"route":"PUT /admin/v1/accounts/{id}","status":201,"reason":"allowed"`) {
+	if !strings.Contains(log, `"http.request.method":"PUT","http.route":"/admin/v1/accounts/{id}","http.response.status_code":201,"gatehouse.reason":"allowed"`) {
 		t.Errorf("the log has no line of the change: %s", log)
 	}
 }
@@ -127,7 +127,7 @@ func TestRequestIDIsOnTheAnswerAndInTheLog(t *testing.T) {
 		r.Header.Set("X-Request-Id", "evil")
 		out := w.serve(r)
 		id := out.Header().Get("X-Request-Id")
-		if !variable.MatchString(id) || !strings.Contains(w.log.String(), `"request_id":"`+id+`"`) ||
+		if !variable.MatchString(id) || !strings.Contains(w.log.String(), `"gatehouse.request_id":"`+id+`"`) ||
 			out.Code != http.StatusOK && !strings.Contains(out.Body.String(), `"request_id":"`+id+`"`) {
 			t.Errorf("%s: the id is %q, answered %s, logged %s", target, id, out.Body, w.log)
 		}
@@ -215,14 +215,14 @@ func TestAPINeedsItsOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Now: start.UTC, Log: zap.NewNop()}
+	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Levels: &w.levels, Now: start.UTC, Log: zap.NewNop()}
 	if _, err := adminapi.New(whole); err != nil {
 		t.Error(err)
 	}
 	for name, remove := range map[string]func(*adminapi.Options){
 		"token": func(o *adminapi.Options) { o.Token = "" }, "store": func(o *adminapi.Options) { o.Store = nil },
 		"audit": func(o *adminapi.Options) { o.Audit = nil }, "clock": func(o *adminapi.Options) { o.Now = nil }, "log": func(o *adminapi.Options) { o.Log = nil },
-		"users": func(o *adminapi.Options) { o.Users = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
+		"users": func(o *adminapi.Options) { o.Users = nil }, "levels": func(o *adminapi.Options) { o.Levels = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
 	} {
 		o := whole
 		remove(&o)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,11 +58,26 @@ type world struct {
 	api   *adminapi.API
 
 	passwords *password.Hasher
+	levels    levels
+}
+
+// levels are those of a log, and who changed them last.
+type levels struct {
+	modules map[string]string
+	by      policy.Caller
+}
+
+func (l *levels) Levels() map[string]string { return maps.Clone(l.modules) }
+
+func (l *levels) SetLevels(by policy.Caller, changed map[string]string) {
+	l.by = by
+	maps.Copy(l.modules, changed)
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, redis: miniredis.RunT(t), log: &bytes.Buffer{}}
+	w.levels.modules = map[string]string{"access": "info", "store": "warn"}
 	w.now.Store(start.Unix())
 	w.redis.SetTime(start)
 	clock := func() time.Time { return time.Unix(w.now.Load(), 0).UTC() }
@@ -84,7 +100,8 @@ func newWorld(t *testing.T) *world {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	w.api, err = adminapi.New(adminapi.Options{
 		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
-		Log: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
+		Levels: &w.levels,
+		Log:    zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func NewPage(data any, cursor string) Page {
 // Write answers with v as JSON. It returns an error, and has written nothing,
 // when v cannot be encoded.
 func Write(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v)
+	body, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}

@@ -171,7 +171,7 @@ func (d *Dashboard) notSignedIn(v *visit, p Provider, next string, err error) er
 		return d.asSignedIn(v, err)
 	}
 	d.o.Log.Info("sign-in by provider refused",
-		zap.String("provider", p.Name), zap.Stringer("client_address", v.from.Client), zap.String("request_id", v.from.RequestID), zap.Error(err))
+		zap.String("gatehouse.provider", p.Name), zap.Stringer("client.address", v.from.Client), zap.String("gatehouse.request_id", v.from.RequestID), zap.Error(err))
 	v.refuse(problem.New(code, text))
 	return d.signInForm(v, code.Status(), signInPage{Next: nextPage(next), Error: text})
 }

@@ -43,6 +43,7 @@ type Config struct {
 	CORS       CORS            `yaml:"cors"`
 	Dashboard  Dashboard       `yaml:"dashboard"`
 	Log        Log             `yaml:"log"`
+	Tracing    Tracing         `yaml:"tracing"`
 }
 
 // TLS names the files of a certificate and its key: both or neither.
@@ -261,21 +262,6 @@ type Session struct {
 	Absolute time.Duration `yaml:"absolute"`
 }
 
-// Log says what is logged: debug, info, warn or error, as json or console.
-type Log struct {
-	Level  string    `yaml:"level"`
-	Format LogFormat `yaml:"format"`
-}
-
-// LogFormat is how a log line is written.
-type LogFormat string
-
-// The two formats.
-const (
-	LogJSON    LogFormat = "json"
-	LogConsole LogFormat = "console"
-)
-
 // defaulter is a type whose settings have defaults other than zero.
 type defaulter interface{ setDefaults() }
 
@@ -309,7 +295,8 @@ func (c *Config) setDefaults() {
 			Enabled: true, PasswordSignIn: true, Providers: []IdentityProvider{}, Brand: Brand{Name: "Gatehouse", Accent: "#3451d1"},
 			Session: Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
 		},
-		Log: Log{Level: "info", Format: LogJSON},
+		Log:     Log{Level: "info", Modules: map[string]string{}, Sample: 1, Buffer: 4 << 20, Format: LogJSON},
+		Tracing: Tracing{Protocol: OTLPgRPC, Sample: 0.1, Timeout: 5 * time.Second, Headers: map[string]Secret{}},
 	}
 }
 

@@ -156,8 +156,9 @@ func TestDefaults(t *testing.T) {
 			Enabled: true, PasswordSignIn: true, Providers: []config.IdentityProvider{}, Brand: config.Brand{Name: "Gatehouse", Accent: "#3451d1"},
 			Session: config.Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
 		},
-		Audit: config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
-		Log:   config.Log{Level: "info", Format: config.LogJSON},
+		Audit:   config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
+		Log:     config.Log{Level: "info", Modules: map[string]string{}, Sample: 1, Buffer: 4 << 20, Format: config.LogJSON},
+		Tracing: config.Tracing{Protocol: config.OTLPgRPC, Sample: 0.1, Timeout: 5 * time.Second, Headers: map[string]config.Secret{}},
 	}
 	if diff := cmp.Diff(want, mustParse(t, minimal, noEnv), compareConfig()); diff != "" {
 		t.Errorf("the defaults (-want +got):\n%s", diff)
@@ -210,7 +211,8 @@ delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
 dashboard: {enabled: false, host: d.example.com, api_url: "https://api.example.com", brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}, url: "https://d.example.com", password_sign_in: false, providers: [{name: sso, label: SSO, issuer: "https://id.example.com/realms/a", client_id: gatehouse, client_secret: hush, scopes: [groups], account_by_domain: {example.com: acme}, create_users: true}]}
-log: {format: console}
+log: {format: console, modules: {access: warn, store: debug}, sample: 0.25, buffer: 64KiB}
+tracing: {endpoint: "https://collector:4318", protocol: http, sample: 1, timeout: 2s, headers: {Authorization: "Bearer x"}, tls: {ca_file: /ca.crt}}
 `
 
 func TestEveryKindOfValue(t *testing.T) {
@@ -256,7 +258,13 @@ func TestEveryKindOfValue(t *testing.T) {
 		}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},
-		{"log", c.Log, config.Log{Level: "info", Format: config.LogConsole}},
+		{"log", c.Log, config.Log{
+			Level: "info", Modules: map[string]string{"access": "warn", "store": "debug"}, Sample: 0.25, Buffer: 64 << 10, Format: config.LogConsole,
+		}},
+		{"tracing", c.Tracing, config.Tracing{
+			Endpoint: "https://collector:4318", Protocol: config.OTLPHTTP, Sample: 1, Timeout: 2 * time.Second,
+			Headers: map[string]config.Secret{"Authorization": "Bearer x"}, TLS: config.TracingTLS{CAFile: "/ca.crt"},
+		}},
 	}
 	for _, check := range checks {
 		if diff := cmp.Diff(check.want, check.got, compareConfig()); diff != "" {

@@ -35,8 +35,8 @@ func (v *validator) validate() {
 	v.aboveZero(path{"audit", "keep", "events"}, int64(v.config.Audit.Keep.Events), "write a number such as 10000")
 	v.aboveZero(path{"audit", "keep", "age"}, int64(v.config.Audit.Keep.Age), "write a duration such as 9600h, which is 400 days")
 	v.dashboard(path{"dashboard"}, v.config.Dashboard)
-	v.choice(path{"log", "level"}, v.config.Log.Level, "debug", "info", "warn", "error")
-	v.choice(path{"log", "format"}, string(v.config.Log.Format), string(LogJSON), string(LogConsole))
+	v.log()
+	v.tracing()
 }
 
 // refuse reports a fault of a setting that could be read: about another one,

@@ -187,8 +187,8 @@ func (a *Authenticator) proveTicket(ctx context.Context, u *keystore.SignInUser,
 // refused logs why: the person is not told.
 func (a *Authenticator) refused(u *keystore.SignInUser, from From, why error) {
 	a.o.Log.Info("sign-in refused",
-		zap.String("account", string(u.User.Account)), zap.String("user", string(u.User.ID)), zap.String("client_address", addressOf(from)),
-		zap.String("request_id", from.RequestID), zap.Error(why))
+		zap.String("gatehouse.account", string(u.User.Account)), zap.String("gatehouse.user", string(u.User.ID)), zap.String("client.address", addressOf(from)),
+		zap.String("gatehouse.request_id", from.RequestID), zap.Error(why))
 }
 
 func addressOf(from From) string {
