@@ -83,6 +83,8 @@ type node struct {
 	registry        *prometheus.Registry
 	records         *proxy.Metrics
 	upstreamMetrics *proxy.UpstreamMetrics
+	storeMetrics    *proxy.StoreMetrics
+	signIns         *prometheus.CounterVec // by method and outcome
 
 	public, private net.Listener
 	guarded         *wire.Listener // public, guarded
@@ -99,7 +101,8 @@ const hashesAtATime = 4
 func start(ctx context.Context, c *config.Config, log *logger) (*node, error) {
 	n := &node{config: c, log: log.Logger, level: log.level, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.records, n.upstreamMetrics = proxy.NewMetrics(n.registry, n.log), proxy.NewUpstreamMetrics(n.registry)
+	n.records, n.upstreamMetrics, n.storeMetrics = proxy.NewMetrics(n.registry, n.log), proxy.NewUpstreamMetrics(n.registry), proxy.NewStoreMetrics(n.registry)
+	n.declareMetrics()
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -118,6 +121,7 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	n.storeMetrics.Watch(n.store)
 	if n.passwords, err = password.NewHasher(password.DefaultCost(), hashesAtATime); err != nil {
 		return err
 	}
@@ -191,7 +195,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
-		Changed:    n.changed, Now: time.Now, Log: n.log,
+		Changed:    n.changed, Propagated: n.storeMetrics.Propagated, Managed: n.storeMetrics.Managed, Now: time.Now, Log: n.log,
 	}
 	if c.Store.Embedded != nil {
 		options.EmbeddedFile = c.Store.Embedded.File

@@ -52,7 +52,9 @@ type Options struct {
 	Idle, Absolute time.Duration
 	// PerEmail and PerAddress bound attempts to prove a password on this node.
 	PerEmail, PerAddress Rate
-	Now                  func() time.Time
+	// Counted is told of every attempt to sign in; nil for nobody.
+	Counted func(m Method, outcome SignInOutcome)
+	Now     func() time.Time
 	Log                  *zap.Logger
 }
 

@@ -19,7 +19,8 @@ const signInTries = 3
 // for an unknown e-mail address, a wrong password or code, a code that was used
 // before, a disabled user and a suspended account, all alike and after the
 // same work; ErrCodeNeeded; and *TooManyError. Every attempt counts.
-func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (Session, error) {
+func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (begun Session, err error) {
+	defer func() { a.counted(ByPassword, err) }()
 	email, err := keystore.ParseEmail(p.Email)
 	if err != nil {
 		email = "" // nobody's, at the price of somebody's

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,44 @@ func TestOutageIsNoRefusal(t *testing.T) {
 	_, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right}, home)
 	if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, dashboard.ErrRefused) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestEveryAttemptIsCountedOnce, as what it ended with.
+func TestEveryAttemptIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	var counted []dashboard.SignInOutcome
+	count := func(o *dashboard.Options) {
+		o.PerEmail = dashboard.Rate{PerSecond: .1, Burst: 5}
+		o.Counted = func(m dashboard.Method, outcome dashboard.SignInOutcome) {
+			if m != dashboard.ByPassword {
+				t.Errorf("counted for the method %q", m)
+			}
+			counted = append(counted, outcome)
+		}
+	}
+	w := newWorld(t, count)
+	attempt := func(p dashboard.Proof) { _, _ = w.SignIn(t.Context(), p, home) }
+	w.withTOTP() // signs in
+	attempt(dashboard.Proof{Email: email, Password: right})
+	attempt(dashboard.Proof{Email: email, Password: "wrong"})
+	attempt(dashboard.Proof{Email: "nobody@example.com", Password: right})
+	for range 4 {
+		attempt(dashboard.Proof{Email: "nobody@example.com", Password: right})
+	}
+	attempt(dashboard.Proof{Email: "nobody@example.com", Password: right})
+	want := []dashboard.SignInOutcome{
+		dashboard.SignInOK, dashboard.SignInCodeNeeded, dashboard.SignInRefused, dashboard.SignInRefused,
+		dashboard.SignInRefused, dashboard.SignInRefused, dashboard.SignInRefused, dashboard.SignInRefused, dashboard.SignInLimited,
+	}
+	if !slices.Equal(counted, want) {
+		t.Errorf("counted %v, want %v", counted, want)
+	}
+	counted = nil
+	away := newWorld(t, count, func(o *dashboard.Options) { o.Users = outage{o.Users} })
+	_, _ = away.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right}, home)
+	if !slices.Equal(counted, []dashboard.SignInOutcome{dashboard.SignInUnavailable}) {
+		t.Errorf("while the store is away: counted %v", counted)
 	}
 }
 
