@@ -111,7 +111,7 @@ func TestEveryOperationIsToldOf(t *testing.T) {
 		n.must(nil, nil, err)
 		user, err := n.CreateUser(ctx, person, keystore.NewUser{Email: email, Name: "Ada", PasswordHash: "hash"})
 		n.must(nil, nil, err)
-		all = nil
+		self, other := n.caller(token), n.caller(weakToken)
 		const gone = policy.KeyID("99999999-0000-4000-8000-000000000009")
 		for _, row := range []struct {
 			action  keystore.Action
@@ -121,11 +121,11 @@ func TestEveryOperationIsToldOf(t *testing.T) {
 			{keystore.KeyCreate, keystore.OutcomeRefused, func() error { _, _, err := n.Create(ctx, person, newKey()); return err }},
 			{keystore.KeyUpdate, keystore.OutcomeDone, func() error { _, _, err := n.Update(ctx, person, k.ID, keystore.Update{Name: ptr("x")}); return err }},
 			{keystore.KeyUpdate, keystore.OutcomeRefused, func() error {
-				_, _, err := n.Update(ctx, n.caller(token), k.ID, keystore.Update{Name: ptr("y")})
+				_, _, err := n.Update(ctx, self, k.ID, keystore.Update{Name: ptr("y")})
 				return err
 			}},
 			{keystore.KeyRegenerate, keystore.OutcomeRefused, func() error {
-				_, _, err := n.Regenerate(ctx, n.caller(weakToken), k.ID, 0)
+				_, _, err := n.Regenerate(ctx, other, k.ID, 0)
 				return err
 			}},
 			{keystore.KeyRevoke, keystore.OutcomeNotFound, func() error { _, err := n.Revoke(ctx, person, gone); return err }},
@@ -173,7 +173,7 @@ func TestEveryOperationIsToldOf(t *testing.T) {
 // TestOperationsAreUnavailableWithoutAStore, and nothing else.
 func TestOperationsAreUnavailableWithoutAStore(t *testing.T) {
 	w, m := miniWorld(t)
-	outcomes := map[keystore.Action]keystore.Outcome{}
+	outcomes := make(map[keystore.Action]keystore.Outcome)
 	n := w.node(func(o *keystore.Options) {
 		o.Managed = func(a keystore.Action, outcome keystore.Outcome) { outcomes[a] = outcome }
 	})

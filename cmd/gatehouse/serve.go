@@ -121,7 +121,7 @@ func (n *node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
-	n.storeMetrics.Watch(n.store)
+	n.storeMetrics.Watch(n.store) //nolint:contextcheck // it is asked later, by whoever reads the metrics
 	if n.passwords, err = password.NewHasher(password.DefaultCost(), hashesAtATime); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type Options struct {
 	// Counted is told of every attempt to sign in; nil for nobody.
 	Counted func(m Method, outcome SignInOutcome)
 	Now     func() time.Time
-	Log                  *zap.Logger
+	Log     *zap.Logger
 }
 
 // Authenticator signs people in and out. It may be used concurrently.
