@@ -53,6 +53,8 @@ type Options struct {
 	UnderWay *atomic.Int64
 	// Live watches over requests that last; nil for nobody.
 	Live *Live
+	// Site is what people are served; nil for nothing.
+	Site *Site
 	// ProtocolTokens lets a WebSocket present its token as the subprotocol
 	// gatehouse.token.TOKEN, as browsers must.
 	ProtocolTokens bool
@@ -147,6 +149,9 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	}
 	if err := CanonicalPath(x.path); err != nil {
 		return err
+	}
+	if g.o.Site.owns(x.r, x.path) {
+		return g.visit(x)
 	}
 	if g.o.Routes.isReserved(x.path) && g.cors.admit(x.w.Header(), x.r.Header) && g.preflight(x) {
 		return nil

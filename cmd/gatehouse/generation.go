@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/adminapi"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
 )
@@ -27,10 +27,9 @@ type generation struct {
 	config      *config.Config
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
-	admin       http.Handler             // of /admin/v1; nil where it is off
-	people      *dashboard.Authenticator // nil where the dashboard is off
-	certificate *tls.Certificate         // nil for plain HTTP
-	expiries    map[string]time.Time     // of certificates of our own, by what they are for
+	admin       http.Handler         // of /admin/v1; nil where it is off
+	certificate *tls.Certificate     // nil for plain HTTP
+	expiries    map[string]time.Time // of certificates of our own, by what they are for
 	parts       map[string]part
 }
 
@@ -84,9 +83,6 @@ func (b *builder) generation() (*generation, error) {
 	if g.admin, err = b.adminAPI(); err != nil {
 		return nil, err
 	}
-	if g.people, err = b.people(); err != nil {
-		return nil, err
-	}
 	g.gateway, err = b.gateway()
 	return g, err
 }
@@ -131,7 +127,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	if err := b.limit(specs); err != nil {
 		return nil, err
 	}
-	routes, err := proxy.NewRoutes(keyapi.Reserved(), append(own, specs...))
+	routes, err := proxy.NewRoutes(c.Reserved(), append(own, specs...))
 	if err != nil {
 		return nil, err
 	}
@@ -145,17 +141,16 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	if err := b.limits(&options); err != nil {
 		return nil, err
 	}
+	if options.Site, err = b.site(); err != nil {
+		return nil, err
+	}
 	return proxy.New(options)
 }
 
 // ownRoutes are those of the key API.
 func (b *builder) ownRoutes() ([]proxy.RouteSpec, error) {
-	products := make([]keyapi.Product, 0, len(b.config.Products))
-	for _, p := range b.config.Products {
-		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
-	}
 	keys, err := keyapi.New(keyapi.Options{
-		Keys: b.store, Audit: b.store, Usage: b.store, Catalogue: b.catalogue, Products: products, Now: time.Now,
+		Keys: b.store, Audit: b.store, Usage: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -170,6 +165,15 @@ func (b *builder) ownRoutes() ([]proxy.RouteSpec, error) {
 		})
 	}
 	return specs, nil
+}
+
+// products are those of the catalogue, as customers see them.
+func (b *builder) products() []contract.Product {
+	products := make([]contract.Product, 0, len(b.config.Products))
+	for _, p := range b.config.Products {
+		products = append(products, contract.Product{Name: p.Name, Label: p.Label})
+	}
+	return products
 }
 
 // refusals notes refused actions of the endpoint in the audit trail; nil for
@@ -195,21 +199,6 @@ func (b *builder) adminAPI() (http.Handler, error) {
 	return adminapi.New(adminapi.Options{
 		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
 		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.log,
-	})
-}
-
-// people makes what signs people in; nil where the dashboard is off.
-func (b *builder) people() (*dashboard.Authenticator, error) {
-	if !b.config.Dashboard.Enabled {
-		return nil, nil
-	}
-	session := b.config.Dashboard.Session
-	return take(b, "people", session, func() (*dashboard.Authenticator, func(), error) {
-		made, err := dashboard.New(dashboard.Options{
-			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute,
-			Counted: b.countSignIn, Now: time.Now, Log: b.log,
-		})
-		return made, func() {}, err
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 )
 
 // declareMetrics declares what is of the process as a whole.
@@ -25,8 +25,8 @@ func (n *node) declareMetrics() {
 		Name: "gatehouse_sign_ins_total",
 		Help: "Attempts to sign in, by method and outcome.",
 	}, []string{"method", "outcome"})
-	for _, m := range dashboard.Methods() {
-		for _, outcome := range dashboard.SignInOutcomes() {
+	for _, m := range signin.Methods() {
+		for _, outcome := range signin.Outcomes() {
 			n.signIns.WithLabelValues(string(m), string(outcome))
 		}
 	}
@@ -49,7 +49,7 @@ func buildLabels() []string {
 	return []string{build.Main.Version, revision, build.GoVersion}
 }
 
-func (n *node) countSignIn(m dashboard.Method, outcome dashboard.SignInOutcome) {
+func (n *node) countSignIn(m signin.Method, outcome signin.Outcome) {
 	n.signIns.WithLabelValues(string(m), string(outcome)).Inc()
 }
 
