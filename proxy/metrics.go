@@ -225,17 +225,18 @@ func codeLabel(status int) string {
 }
 
 // outcome is how the request ended, in few words: "lasting" for a WebSocket or
-// an event stream, whose duration says nothing of how fast the gateway is.
+// an event stream, whose duration says nothing of how fast the gateway is, and
+// "broken_off" where one side went away, so that it could not end.
 func (r *Record) outcome() string {
 	switch {
 	case r.Lasting:
 		return "lasting"
+	case r.Reason == reasonClientGone || r.Reason == reasonAborted:
+		return "broken_off"
+	case r.Status >= http.StatusInternalServerError && r.Reason != string(problem.MethodNotImplemented):
+		return "failed"
 	case r.Reason == reasonAllowed || r.Reason == reasonPreflight:
 		return "allowed"
-	case r.Reason == reasonClientGone:
-		return "client_gone"
-	case r.Status >= http.StatusInternalServerError && r.Reason != string(problem.MethodNotImplemented) || r.Reason == reasonAborted:
-		return "failed"
 	}
 	return "refused"
 }

@@ -138,14 +138,14 @@ func TestDurationsByOutcome(t *testing.T) {
 		outcome string
 	}{
 		"allowed":           {proxy.Record{Status: 200, Reason: "allowed"}, "allowed"},
-		"the backend's 500": {proxy.Record{Status: 500, Reason: "allowed"}, "allowed"},
+		"the backend's 500": {proxy.Record{Status: 500, Reason: "allowed"}, "failed"},
 		"preflight":         {proxy.Record{Status: 204, Reason: "preflight"}, "allowed"},
 		"refused":           {proxy.Record{Status: 403, Reason: "permission_denied"}, "refused"},
 		"not implemented":   {proxy.Record{Status: 501, Reason: "method_not_implemented"}, "refused"},
 		"store away":        {proxy.Record{Status: 503, Reason: "key_store_unavailable"}, "failed"},
 		"backend away":      {proxy.Record{Status: 502, Reason: "upstream_unreachable"}, "failed"},
-		"broken off":        {proxy.Record{Status: 200, Reason: "response_aborted"}, "failed"},
-		"client gone":       {proxy.Record{Status: 499, Reason: "client_closed_request"}, "client_gone"},
+		"broken off":        {proxy.Record{Status: 200, Reason: "response_aborted"}, "broken_off"},
+		"client gone":       {proxy.Record{Status: 499, Reason: "client_closed_request"}, "broken_off"},
 		"WebSocket":         {proxy.Record{Status: 101, Reason: "allowed", Lasting: true}, "lasting"},
 		"ended stream":      {proxy.Record{Status: 200, Reason: "invalid_token", Lasting: true}, "lasting"},
 	} {

@@ -1,0 +1,77 @@
+package stage
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// loadPause is how long each kind of client waits between two requests, so that
+// the load is a small one.
+const loadPause = 40 * time.Millisecond
+
+// Load asks the gateway for some of everything, until the test ends or stop is
+// called: what is allowed, refused, limited and failing, what lasts, and
+// changes of keys.
+func (g *Gatehouse) Load(t testing.TB) (stop func()) {
+	t.Helper()
+	g.PutAccount(Account, "")
+	g.PutAccount("slow", "slow")
+	all := g.CreateKey(Account, "datacenter_shared:read", "serp_api:read", "serp_api:write",
+		"account:apikeys:create", "account:apikeys:read", "account:apikeys:update", "account:apikeys:delete", "account:apikeys:regenerate")
+	slow := g.CreateKey("slow", "datacenter_shared:read")
+	revoked := g.CreateKey(Account, "datacenter_shared:read")
+	g.Operate(http.MethodDelete, "/accounts/"+Account+"/keys/"+revoked.ID, nil, http.StatusOK, nil)
+
+	base := "https://" + g.public
+	list := base + "/v4/account/" + subaccount + "/datacenter_shared/proxy-list"
+	get := func(url, token string) func(context.Context) {
+		return func(ctx context.Context) { _, _, _ = g.ask(ctx, http.MethodGet, url, token, nil) }
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var clients sync.WaitGroup
+	for _, client := range []func(context.Context){
+		get(list, all.Token), get(list, all.Token),
+		func(ctx context.Context) { _, _, _ = g.ask(ctx, http.MethodPost, base+"/serp/v1/search", all.Token, "a body") },
+		get(base+"/serp/v1/broken", all.Token), get(base+"/serp/v1/events", all.Token),
+		get(list, slow.Token), get(list, revoked.Token), get(list, "malformed"), get(list, ""),
+		get(base+"/residential/v1/list", all.Token), get(base+"/nowhere", all.Token),
+		func(ctx context.Context) { g.manage(ctx, base+"/v4/account/api-keys", all.Token) },
+	} {
+		clients.Go(func() { repeat(ctx, client) })
+	}
+	stop = func() {
+		cancel()
+		clients.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// repeat asks again and again, until ctx ends.
+func repeat(ctx context.Context, ask func(context.Context)) {
+	tick := time.NewTicker(loadPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			ask(ctx)
+		}
+	}
+}
+
+// manage makes a key, changes it and takes it away again.
+func (g *Gatehouse) manage(ctx context.Context, url, token string) {
+	var created struct{ Data Key }
+	err := g.expect(http.MethodPost, url, token, map[string]any{"name": "short-lived", "permissions": []string{"serp_api:read"}}, http.StatusCreated, &created)
+	if err != nil || ctx.Err() != nil {
+		return // the store may be away
+	}
+	one := url + "/" + created.Data.ID
+	_, _, _ = g.ask(ctx, http.MethodPut, one, token, map[string]any{"name": "renamed"})
+	_, _, _ = g.ask(ctx, http.MethodDelete, one, token, nil)
+}
