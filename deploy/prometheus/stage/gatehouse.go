@@ -20,8 +20,6 @@ import (
 const (
 	adminToken = "operators-own-token-of-the-tests-0123456789"
 	subaccount = "aaaaaaaa-0000-4000-8000-000000000001"
-	// Account is the account that the load is of.
-	Account = "acme"
 )
 
 // built is the gatehouse binary, once a test run.
@@ -81,6 +79,10 @@ limits:
   key: {rate: 100000, burst: 100000}
   management: {rate: 1000, burst: 1000}
   failed_auth: {rate: 5, burst: 5}
+products:
+  datacenter_shared: {label: Shared datacenter, actions: [read, write, delete]}
+  residential: {label: Residential, actions: [read, write, delete]}
+  serp_api: {label: SERP API, actions: [read, write, delete]}
 upstreams:
   datacenter: {targets: ["{{.Product}}"]}
   serp:
@@ -137,33 +139,49 @@ func (g *Gatehouse) Metrics() string {
 	return string(said)
 }
 
-// Operate asks the operators' API, and expects the status.
-func (g *Gatehouse) Operate(method, path string, body any, want int, into any) {
-	g.t.Helper()
-	if err := g.expect(method, "http://"+g.Admin+"/admin/v1"+path, adminToken, body, want, into); err != nil {
-		g.t.Fatal(err)
-	}
+// Public is where clients ask.
+func (g *Gatehouse) Public() string { return "https://" + g.public }
+
+// List is a path of a product that a key with datacenter_shared:read may ask for.
+func (g *Gatehouse) List() string {
+	return g.Public() + "/v4/account/" + subaccount + "/datacenter_shared/proxy-list"
+}
+
+// Ask asks with the token, "" for none, and returns what was answered.
+func (g *Gatehouse) Ask(ctx context.Context, method, url, token string) (said []byte, status int, err error) {
+	return g.ask(ctx, method, url, token, nil)
 }
 
 // Key is a key and its token.
 type Key struct{ ID, Token string }
 
-// PutAccount makes an account that may do everything, with that plan.
-func (g *Gatehouse) PutAccount(id, plan string) {
-	g.t.Helper()
-	g.Operate(http.MethodPut, "/accounts/"+id, map[string]any{
-		"name": "Acme", "permissions": []string{"*"}, "plan": plan,
+// PutAccount makes an account that may do everything, with that plan; "" for
+// none.
+func (g *Gatehouse) PutAccount(id, plan string) error {
+	account := map[string]any{
+		"name": "Acme", "permissions": []string{"*"},
 		"subaccounts": []any{map[string]string{"id": subaccount, "label": "A", "product": "datacenter_shared"}},
-	}, http.StatusCreated, nil)
+	}
+	if plan != "" {
+		account["plan"] = plan
+	}
+	return g.expect(http.MethodPut, g.operators("/accounts/"+id), adminToken, account, http.StatusCreated, nil)
 }
 
 // CreateKey makes a key of the account.
-func (g *Gatehouse) CreateKey(account string, permissions ...string) Key {
-	g.t.Helper()
+func (g *Gatehouse) CreateKey(account string, permissions ...string) (Key, error) {
 	var created struct{ Data Key }
-	g.Operate(http.MethodPost, "/accounts/"+account+"/keys", map[string]any{"name": "key", "permissions": permissions}, http.StatusCreated, &created)
-	return created.Data
+	err := g.expect(http.MethodPost, g.operators("/accounts/"+account+"/keys"), adminToken,
+		map[string]any{"name": "key", "permissions": permissions}, http.StatusCreated, &created)
+	return created.Data, err
 }
+
+// RevokeKey revokes a key of the account.
+func (g *Gatehouse) RevokeKey(account string, k Key) error {
+	return g.expect(http.MethodDelete, g.operators("/accounts/"+account+"/keys/"+k.ID), adminToken, nil, http.StatusOK, nil)
+}
+
+func (g *Gatehouse) operators(path string) string { return "http://" + g.Admin + "/admin/v1" + path }
 
 // expect asks, and returns an error for another status.
 func (g *Gatehouse) expect(method, url, token string, body any, want int, into any) error {
@@ -204,4 +222,3 @@ func (g *Gatehouse) ask(ctx context.Context, method, url, token string, body any
 	said, err = io.ReadAll(answer.Body)
 	return said, answer.StatusCode, errors.Join(err, answer.Body.Close())
 }
-

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"testing"
@@ -17,16 +18,8 @@ const loadPause = 40 * time.Millisecond
 // changes of keys.
 func (g *Gatehouse) Load(t testing.TB) (stop func()) {
 	t.Helper()
-	g.PutAccount(Account, "")
-	g.PutAccount("slow", "slow")
-	all := g.CreateKey(Account, "datacenter_shared:read", "serp_api:read", "serp_api:write",
-		"account:apikeys:create", "account:apikeys:read", "account:apikeys:update", "account:apikeys:delete", "account:apikeys:regenerate")
-	slow := g.CreateKey("slow", "datacenter_shared:read")
-	revoked := g.CreateKey(Account, "datacenter_shared:read")
-	g.Operate(http.MethodDelete, "/accounts/"+Account+"/keys/"+revoked.ID, nil, http.StatusOK, nil)
-
-	base := "https://" + g.public
-	list := base + "/v4/account/" + subaccount + "/datacenter_shared/proxy-list"
+	all, slow, revoked := g.keys()
+	base, list := g.Public(), g.List()
 	get := func(url, token string) func(context.Context) {
 		return func(ctx context.Context) { _, _, _ = g.ask(ctx, http.MethodGet, url, token, nil) }
 	}
@@ -34,7 +27,9 @@ func (g *Gatehouse) Load(t testing.TB) (stop func()) {
 	var clients sync.WaitGroup
 	for _, client := range []func(context.Context){
 		get(list, all.Token), get(list, all.Token),
-		func(ctx context.Context) { _, _, _ = g.ask(ctx, http.MethodPost, base+"/serp/v1/search", all.Token, "a body") },
+		func(ctx context.Context) {
+			_, _, _ = g.ask(ctx, http.MethodPost, base+"/serp/v1/search", all.Token, "a body")
+		},
 		get(base+"/serp/v1/broken", all.Token), get(base+"/serp/v1/events", all.Token),
 		get(list, slow.Token), get(list, revoked.Token), get(list, "malformed"), get(list, ""),
 		get(base+"/residential/v1/list", all.Token), get(base+"/nowhere", all.Token),
@@ -74,4 +69,23 @@ func (g *Gatehouse) manage(ctx context.Context, url, token string) {
 	one := url + "/" + created.Data.ID
 	_, _, _ = g.ask(ctx, http.MethodPut, one, token, map[string]any{"name": "renamed"})
 	_, _, _ = g.ask(ctx, http.MethodDelete, one, token, nil)
+}
+
+// keys makes those that the load is of: one that may do most, one with a slow
+// plan, and one that was revoked.
+func (g *Gatehouse) keys() (all, slow, revoked Key) {
+	g.t.Helper()
+	err := errors.Join(g.PutAccount("acme", ""), g.PutAccount("slow", "slow"))
+	create := func(account string, permissions ...string) Key {
+		k, failed := g.CreateKey(account, permissions...)
+		err = errors.Join(err, failed)
+		return k
+	}
+	all = create("acme", "datacenter_shared:read", "serp_api:read", "serp_api:write",
+		"account:apikeys:create", "account:apikeys:read", "account:apikeys:update", "account:apikeys:delete", "account:apikeys:regenerate")
+	slow, revoked = create("slow", "datacenter_shared:read"), create("acme", "datacenter_shared:read")
+	if err = errors.Join(err, g.RevokeKey("acme", revoked)); err != nil {
+		g.t.Fatal(err)
+	}
+	return all, slow, revoked
 }
