@@ -15,7 +15,7 @@ import (
 const (
 	// fixedSeries and seriesOfRoute are the budget that docs/metrics.md states:
 	// so many for a node, and so many more for each route that is asked for.
-	fixedSeries, seriesOfRoute = 700, 150
+	fixedSeries, seriesOfRoute = 400, 150
 	accounts, keysOfAccount    = 1000, 10
 	scanned                    = 10_000
 )
