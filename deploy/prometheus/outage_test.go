@@ -11,7 +11,7 @@ import (
 )
 
 // patience is for how long something is waited for that has no promised time.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var forLine = regexp.MustCompile(`(?m)^        for: .*$`)
 

@@ -20,7 +20,7 @@ import (
 
 const (
 	// patience is for how long something is waited for that has no promised time.
-	patience = 30 * time.Second
+	patience = time.Minute
 	// portTries is how often a free port is looked for: another process may take
 	// it in between.
 	portTries = 5
