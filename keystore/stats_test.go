@@ -141,7 +141,13 @@ func TestEveryOperationIsToldOf(t *testing.T) {
 				return err
 			}},
 			{keystore.UserPassword, keystore.OutcomeDone, func() error { return n.SetPassword(ctx, person, user.ID, "other", false) }},
-			{keystore.UserTOTP, keystore.OutcomeDone, func() error { return n.SetTOTP(ctx, person, user.ID, "secret", 1, nil) }},
+			{keystore.UserTOTP, keystore.OutcomeDone, func() error {
+				proven, err := n.UserForSignIn(ctx, person, user.ID)
+				if err == nil {
+					_, err = n.ChangeTOTP(ctx, person, proven, "secret", 1, nil)
+				}
+				return err
+			}},
 			{keystore.UserSignOut, keystore.OutcomeDone, func() error { return n.EndSessions(ctx, person, user.ID) }},
 			{keystore.UserSignOut, keystore.OutcomeNotFound, func() error { return n.RevokeSession(ctx, person, user.ID, "x") }},
 			{keystore.UserSignIn, keystore.OutcomeDone, func() error {

@@ -27,6 +27,8 @@ type User struct {
 	// MustChange: the password was not chosen by the user, who can do nothing
 	// else before choosing one.
 	MustChange bool
+	// HasPassword: it can sign in with one.
+	HasPassword bool
 	// TOTP: a code of an authenticator is asked for at sign-in.
 	TOTP         bool
 	Disabled     bool
@@ -87,7 +89,7 @@ func (s *Store) createUser(ctx context.Context, by policy.Caller, u NewUser) (Us
 	}
 	stored := storedUser{accountUID: now.accountUID, user: User{
 		Epoch: 1, ID: UserID(uuid.NewString()), Account: now.caller.Account.ID, Email: u.Email, Name: u.Name,
-		MustChange: u.MustChange, CreatedAt: s.o.Now().UTC().Truncate(time.Second),
+		MustChange: u.MustChange, HasPassword: u.PasswordHash != "", CreatedAt: s.o.Now().UTC().Truncate(time.Second),
 	}, credentials: Credentials{PasswordHash: u.PasswordHash}}
 	raw, err := encodeUser(stored)
 	if err != nil {
@@ -179,7 +181,7 @@ type UserChange struct {
 // UpdateUser changes a user of the caller's account and returns it as it is
 // then, or ErrNotFound. Whoever is disabled is signed out everywhere, for good.
 func (s *Store) UpdateUser(ctx context.Context, by policy.Caller, id UserID, u UserChange) (User, error) {
-	after, err := s.changeUser(ctx, by, id, UserUpdate, func(stored *storedUser) {
+	after, err := s.changeUser(ctx, by, id, UserUpdate, func(stored *storedUser) error {
 		if u.Name != nil {
 			stored.user.Name = *u.Name
 		}
@@ -187,6 +189,7 @@ func (s *Store) UpdateUser(ctx context.Context, by policy.Caller, id UserID, u U
 			stored.user.Disabled = *u.Disabled
 			stored.user.Epoch++
 		}
+		return nil
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("update user: %w", err)

@@ -100,7 +100,7 @@ func decodeUser(raw string, account policy.AccountID, id UserID) (*storedUser, e
 	u := &storedUser{
 		accountUID: *r.AccountUID,
 		user: User{
-			ID: id, Account: account, Email: email, Name: *r.Name, MustChange: *r.MustChange, TOTP: *r.TOTP != "",
+			ID: id, Account: account, Email: email, Name: *r.Name, MustChange: *r.MustChange, HasPassword: *r.Password != "", TOTP: *r.TOTP != "",
 			Disabled: *r.Disabled, Epoch: *r.Epoch, CreatedAt: time.Unix(*r.CreatedAt, 0).UTC(),
 		},
 		credentials: Credentials{PasswordHash: *r.Password, TOTPSecret: *r.TOTP, TOTPStep: *r.TOTPStep, Recovery: *r.Recovery},

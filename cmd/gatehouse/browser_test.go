@@ -150,6 +150,13 @@ func (b *tab) heard() []string {
 	return append([]string(nil), b.faults...)
 }
 
+// forgives forgets what went wrong so far: it was to.
+func (b *tab) forgives() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults = nil
+}
+
 // run does actions one after the other.
 func (b *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
@@ -242,7 +249,8 @@ func (b *tab) text() string {
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
-		return unless(strings.Contains(b.text(), text), b.where())
+		now := b.where() // a page that is just being left has no text
+		return unless(strings.Contains(now, text), now)
 	})
 }
 
@@ -317,3 +325,6 @@ func (b *tab) picture(file string) {
 		b.t.Fatal(err)
 	}
 }
+
+// textOf is the text of what the selector finds.
+func textOf(selector string) chromedp.Action[string] { return chromedp.Text(chromedp.CSS(selector)) }

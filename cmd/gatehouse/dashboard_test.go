@@ -23,12 +23,14 @@ type desk struct {
 	redis   *redisServer
 }
 
-func startDesk(t *testing.T) *desk {
+func startDesk(t *testing.T, changes ...func(*settings)) *desk {
 	t.Helper()
 	d := &desk{backend: startBackend(t, answerOK), redis: startRedis(t)}
-	d.gateway = startGateway(t, settings{
-		Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}",
-	})
+	s := settings{Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}"}
+	for _, change := range changes {
+		change(&s)
+	}
+	d.gateway = startGateway(t, s)
 	d.putAccount(t, "acme", acme())
 	d.addUser(t, "acme", adaEmail, "Ada Lovelace", adaPassword)
 	return d
@@ -87,4 +89,17 @@ func TestSignInInABrowser(t *testing.T) {
 	b.click("Sign out")
 	b.at("/dashboard/sign-in")
 	b.shows("You are signed out.")
+}
+
+// TestDescriptionIsAPageForEverybody: /docs in a browser, wide and narrow.
+func TestDescriptionIsAPageForEverybody(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, settings{Store: `embedded: {file: "` + t.TempDir() + `/keys.jsonl"}`})
+	for _, s := range []screen{wide, narrow, {width: 1280, height: 900, dark: true}} {
+		b := openTab(t, "http://"+g.addr, s)
+		b.open("/docs")
+		b.shows("api-keys")
+		b.isAccessible("docs")
+		b.fits("docs")
+	}
 }

@@ -25,7 +25,7 @@ func (b *builder) site() (*proxy.Site, error) {
 		return nil, fmt.Errorf("dashboard.brand.logo_file: %w", err)
 	}
 	pages, err := dashboard.New(dashboard.Options{
-		People: people, Store: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now, Log: b.log,
+		People: people, Store: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now, Log: b.log, API: c.APIURL,
 		Brand: dashboard.Brand{Name: c.Brand.Name, Logo: logo, Accent: c.Brand.Accent, Docs: c.Brand.Docs},
 	})
 	if err != nil {

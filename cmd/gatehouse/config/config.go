@@ -232,7 +232,9 @@ type CORS struct {
 type Dashboard struct {
 	Enabled bool `yaml:"enabled"`
 	// Host is the only host name that it is served on, "" for every one.
-	Host    string  `yaml:"host"`
+	Host string `yaml:"host"`
+	// APIURL is the URL of the API as customers call it, "" for that of the pages.
+	APIURL  string  `yaml:"api_url"`
 	Brand   Brand   `yaml:"brand"`
 	Session Session `yaml:"session"`
 }

@@ -209,7 +209,7 @@ limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
-dashboard: {enabled: false, host: d.example.com, brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}}
+dashboard: {enabled: false, host: d.example.com, api_url: "https://api.example.com", brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}}
 log: {format: console}
 `
 
@@ -247,7 +247,7 @@ func TestEveryKindOfValue(t *testing.T) {
 		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"dashboard", c.Dashboard, config.Dashboard{
-			Host: "d.example.com", Brand: config.Brand{Name: "Acme", Accent: "#112233", Docs: "https://docs.example.com/"},
+			Host: "d.example.com", APIURL: "https://api.example.com", Brand: config.Brand{Name: "Acme", Accent: "#112233", Docs: "https://docs.example.com/"},
 			Session: config.Session{Idle: 10 * time.Minute, Absolute: time.Hour},
 		}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},

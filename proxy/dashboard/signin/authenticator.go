@@ -30,6 +30,12 @@ var (
 	ErrMustChange = errors.New("the password must be changed first")
 	// ErrSamePassword: the new password is the old one.
 	ErrSamePassword = errors.New("the new password is the old one")
+	// ErrWrongCode: the password is right, and the code of the authenticator is not.
+	ErrWrongCode = errors.New("the code is wrong, or was used before")
+	// ErrOfferOver: the secret is none that this session was offered lately.
+	ErrOfferOver = errors.New("the offer of a secret is over")
+	// ErrHasTOTP: an authenticator is set up, and has to be removed first.
+	ErrHasTOTP = errors.New("an authenticator is set up already")
 )
 
 // Users is what the dashboard needs of keystore.Store for users.
@@ -37,8 +43,8 @@ type Users interface {
 	UserByEmail(ctx context.Context, e keystore.Email) (*keystore.SignInUser, error)
 	UserForSignIn(ctx context.Context, by policy.Caller, id keystore.UserID) (*keystore.SignInUser, error)
 	SignedIn(ctx context.Context, by policy.Caller, u *keystore.SignInUser, left keystore.Credentials) (keystore.User, error)
-	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
-	SetTOTP(ctx context.Context, by policy.Caller, id keystore.UserID, secret string, step int64, recovery []string) error
+	ChangePassword(ctx context.Context, by policy.Caller, proven *keystore.SignInUser, hash string) (keystore.User, error)
+	ChangeTOTP(ctx context.Context, by policy.Caller, proven *keystore.SignInUser, secret string, step int64, recovery []string) (keystore.User, error)
 	EndSessions(ctx context.Context, by policy.Caller, id keystore.UserID) error
 }
 
@@ -103,9 +109,10 @@ func (f From) agent() string {
 	return f.Agent
 }
 
-// Proof is what a person signs in with. Code is of the authenticator, or a
-// recovery code; "" where none was asked for yet.
-type Proof struct{ Email, Password, Code string }
+// Proof is what a person signs in with: e-mail address and password, or the
+// ticket of a *CodeNeededError in place of both. Code is of the authenticator,
+// or a recovery code; "" where none was asked for yet.
+type Proof struct{ Email, Password, Ticket, Code string }
 
 // String hides the proof from logs and errors.
 func (Proof) String() string { return "proof(redacted)" }

@@ -35,13 +35,14 @@ func (a *Authenticator) counted(m Method, err error) {
 	}
 	outcome := OutcomeUnavailable
 	var tooMany *TooManyError
+	var needed *CodeNeededError
 	switch {
 	case err == nil:
 		outcome = OutcomeOK
+	case errors.Is(err, ErrRefused), errors.As(err, &needed) && needed.Wrong:
+		outcome = OutcomeRefused
 	case errors.Is(err, ErrCodeNeeded):
 		outcome = OutcomeCodeNeeded
-	case errors.Is(err, ErrRefused):
-		outcome = OutcomeRefused
 	case errors.As(err, &tooMany):
 		outcome = OutcomeLimited
 	}
