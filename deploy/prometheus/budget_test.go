@@ -38,8 +38,12 @@ func TestSeriesStayInTheirBudget(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if _, status, err := g.Ask(t.Context(), http.MethodGet, g.List(), k.Token); err != nil || status != http.StatusOK {
-					return fmt.Errorf("a new key got %d, %v", status, err)
+				_, status, err := g.Ask(t.Context(), http.MethodGet, g.List(), k.Token)
+				if err == nil && status != http.StatusOK {
+					err = fmt.Errorf("a new key got %d", status)
+				}
+				if err != nil {
+					return err
 				}
 			}
 			return nil

@@ -31,12 +31,15 @@ func TestBrokenStoreIsFoundOut(t *testing.T) {
 	isAt := func(state string) func() error {
 		return func() error {
 			alerts, err := prometheus.Alerts(alert)
+			if err != nil {
+				return err
+			}
 			for _, a := range alerts {
 				if a.State == state {
 					return nil
 				}
 			}
-			return fmt.Errorf("it is %v, %w", alerts, err)
+			return fmt.Errorf("it is %v", alerts)
 		}
 	}
 	stage.Eventually(t, patience, "the load is seen", func() error {

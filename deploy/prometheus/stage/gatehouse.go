@@ -39,7 +39,7 @@ func RemoveBinary() {
 func binary(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {
-		folder, err := os.MkdirTemp("", "gatehouse-stage-")
+		folder, err := os.MkdirTemp("", "gatehouse-stage-") //nolint:usetesting // it outlives this test
 		if err != nil {
 			built.err = err
 			return

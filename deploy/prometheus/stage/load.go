@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"sync"
@@ -62,8 +63,8 @@ func repeat(ctx context.Context, ask func(context.Context)) {
 // manage makes a key, changes it and takes it away again.
 func (g *Gatehouse) manage(ctx context.Context, url, token string) {
 	var created struct{ Data Key }
-	err := g.expect(http.MethodPost, url, token, map[string]any{"name": "short-lived", "permissions": []string{"serp_api:read"}}, http.StatusCreated, &created)
-	if err != nil || ctx.Err() != nil {
+	said, status, err := g.ask(ctx, http.MethodPost, url, token, map[string]any{"name": "short-lived", "permissions": []string{"serp_api:read"}})
+	if err != nil || status != http.StatusCreated || json.Unmarshal(said, &created) != nil {
 		return // the store may be away
 	}
 	one := url + "/" + created.Data.ID

@@ -88,7 +88,7 @@ type process struct {
 // run starts the program.
 func run(t testing.TB, program string, arguments ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.CommandContext(context.WithoutCancel(t.Context()), program, arguments...), ended: make(chan struct{})}
+	p := &process{cmd: exec.CommandContext(context.WithoutCancel(t.Context()), program, arguments...), ended: make(chan struct{})} //nolint:gosec // the tests name the program
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func freePort(t testing.TB) string {
 // Output runs a program to its end and returns what it said.
 func Output(t testing.TB, stdin, program string, arguments ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, arguments...)
+	cmd := exec.CommandContext(t.Context(), program, arguments...) //nolint:gosec // the tests name the program
 	cmd.Stdin = strings.NewReader(stdin)
 	said, err := cmd.CombinedOutput()
 	if err != nil {

@@ -108,7 +108,7 @@ func TestEveryAttemptIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	var counted []signin.Outcome
 	count := func(o *signin.Options) {
-		o.PerEmail = signin.Rate{PerSecond: .1, Burst: 5}
+		o.PerEmail = signin.Rate{PerSecond: .1, Burst: 6}
 		o.Counted = func(m signin.Method, outcome signin.Outcome) {
 			if m != signin.ByPassword {
 				t.Errorf("counted for the method %q", m)
@@ -119,16 +119,21 @@ func TestEveryAttemptIsCountedOnce(t *testing.T) {
 	w := newWorld(t, count)
 	attempt := func(p signin.Proof) { _, _ = w.SignIn(t.Context(), p, home) }
 	w.withTOTP() // signs in
-	attempt(signin.Proof{Email: email, Password: right})
+	_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home)
+	var needed *signin.CodeNeededError
+	if !errors.As(err, &needed) {
+		t.Fatalf("got %v, want a code to be needed", err)
+	}
+	attempt(signin.Proof{Ticket: needed.Ticket, Code: "no code"})
 	attempt(signin.Proof{Email: email, Password: "wrong"})
 	attempt(signin.Proof{Email: "nobody@example.com", Password: right})
-	for range 4 {
+	for range 5 {
 		attempt(signin.Proof{Email: "nobody@example.com", Password: right})
 	}
 	attempt(signin.Proof{Email: "nobody@example.com", Password: right})
 	want := []signin.Outcome{
-		signin.OutcomeOK, signin.OutcomeCodeNeeded, signin.OutcomeRefused, signin.OutcomeRefused,
-		signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeLimited,
+		signin.OutcomeOK, signin.OutcomeCodeNeeded, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused,
+		signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeLimited,
 	}
 	if !slices.Equal(counted, want) {
 		t.Errorf("counted %v, want %v", counted, want)
