@@ -60,7 +60,7 @@ func TestRecordSaysHowLongEachStepTook(t *testing.T) {
 	if record.Lookup != 3*time.Millisecond || record.Upstream != 20*time.Millisecond || record.Duration != 73*time.Millisecond {
 		t.Errorf("lookup %v, upstream %v, duration %v", record.Lookup, record.Upstream, record.Duration)
 	}
-	if record.BytesIn != 4 || record.BytesOut != 5 || record.Status != http.StatusCreated || !record.Start.Equal(theTime) {
+	if record.Lasting || record.BytesIn != 4 || record.BytesOut != 5 || record.Status != http.StatusCreated || !record.Start.Equal(theTime) {
 		t.Errorf("recorded %+v", record)
 	}
 }

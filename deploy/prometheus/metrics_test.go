@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -93,5 +94,21 @@ func TestDocumentSaysWhatANodeShows(t *testing.T) {
 	})
 	if _, err := stage.Output(t, text, "promtool", "check", "metrics"); err != nil {
 		t.Error(err)
+	}
+}
+
+var expiry = regexp.MustCompile(`(?m)^gatehouse_certificate_expiry_timestamp_seconds\{certificate="listen"\} (\S+)$`)
+
+// TestCertificateExpiryIsThatOfTheFile, to the second.
+func TestCertificateExpiryIsThatOfTheFile(t *testing.T) {
+	t.Parallel()
+	g := stage.StartGatehouse(t, stage.StartRedis(t))
+	found := expiry.FindStringSubmatch(g.Metrics())
+	if found == nil {
+		t.Fatal("it is not shown")
+	}
+	at, err := strconv.ParseFloat(found[1], 64)
+	if want := g.CertificateExpires.Unix(); err != nil || int64(at) != want {
+		t.Errorf("it is %s (%v), want %d", found[1], err, want)
 	}
 }

@@ -58,7 +58,10 @@ type Gatehouse struct {
 	*process
 	t testing.TB
 	// Admin is where its operators' listener is.
-	Admin  string
+	Admin string
+	// CertificateExpires is when clients cannot connect any more.
+	CertificateExpires time.Time
+
 	public string
 	client *http.Client
 	config string // the file
@@ -100,9 +103,10 @@ log: {level: error}
 func StartGatehouse(t testing.TB, redis *Redis) *Gatehouse {
 	t.Helper()
 	const certificateLasts = 90 * 24 * time.Hour
-	certificate, key, trust := Certificate(t, certificateLasts)
+	expires := wallClock().Add(certificateLasts)
+	certificate, key, trust := certificateUntil(t, expires)
 	g := &Gatehouse{
-		t: t, config: filepath.Join(t.TempDir(), "gatehouse.yaml"),
+		t: t, CertificateExpires: expires, config: filepath.Join(t.TempDir(), "gatehouse.yaml"),
 		client: &http.Client{Timeout: patience, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: trust, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 100,
 		}},

@@ -63,18 +63,17 @@ func deadPort(t testing.TB) string {
 	return "http://" + c.LocalAddr().String()
 }
 
-// Certificate makes a certificate for 127.0.0.1 that expires after that time,
+// certificateUntil makes a certificate for 127.0.0.1 that expires at that time,
 // and returns its files and who trusts it.
-func Certificate(t testing.TB, lasts time.Duration) (certFile, keyFile string, trust *x509.CertPool) {
+func certificateUntil(t testing.TB, expires time.Time) (certFile, keyFile string, trust *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := wallClock()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gatehouse"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lasts), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: wallClock().Add(-time.Hour), NotAfter: expires, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
