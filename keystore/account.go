@@ -43,10 +43,10 @@ func (s *Store) PutAccount(ctx context.Context, by policy.Caller, a Account) (st
 	for range commitTries {
 		stored, created, err = s.putAccount(ctx, by, a)
 		if !errors.Is(err, errMoved) {
-			return stored, created, err
+			return stored, created, s.managed(AccountPut, err)
 		}
 	}
-	return Account{}, false, fmt.Errorf("put account %s: %w", a.ID, ErrConflict)
+	return Account{}, false, s.managed(AccountPut, fmt.Errorf("put account %s: %w", a.ID, ErrConflict))
 }
 
 func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Account, bool, error) {
@@ -155,6 +155,10 @@ func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]A
 // ErrNotFound. Its keys and sessions are dead from the first step on; an interrupted deletion is
 // completed by another.
 func (s *Store) DeleteAccount(ctx context.Context, by policy.Caller, id policy.AccountID) error {
+	return s.managed(AccountDelete, s.deleteAccount(ctx, by, id))
+}
+
+func (s *Store) deleteAccount(ctx context.Context, by policy.Caller, id policy.AccountID) error {
 	name := s.names.account(id)
 	var raw string
 	err := s.retry(func() (err error) {

@@ -84,7 +84,7 @@ func (s *Store) SignedIn(ctx context.Context, by policy.Caller, u *SignInUser, i
 	if errors.Is(err, errMoved) {
 		err = ErrConflict
 	}
-	if err != nil {
+	if err = s.managed(UserSignIn, err); err != nil {
 		return User{}, fmt.Errorf("note sign-in: %w", err)
 	}
 	return next.user, nil
@@ -220,5 +220,5 @@ func (s *Store) changeUser(ctx context.Context, by policy.Caller, id UserID, act
 				aboutUser(id, changesOf(userFields(&before.user), userFields(&after))),
 		})
 	})
-	return after, err
+	return after, s.managed(action, err)
 }

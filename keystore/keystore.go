@@ -109,6 +109,11 @@ type Options struct {
 	// Changed is told of every change that this node makes or hears of; nil for
 	// nobody. It must not wait for anything.
 	Changed func(Change)
+	// Propagated is told how long a change, of whichever node, took until this
+	// node went by it, and Managed how every management operation ended; nil for
+	// nobody. They must not wait for anything.
+	Propagated func(delay time.Duration)
+	Managed    func(action Action, outcome Outcome)
 
 	Now func() time.Time
 	Log *zap.Logger

@@ -33,10 +33,10 @@ type NewKey struct {
 func (s *Store) Create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
 	var created policy.Key
 	var token Token
-	err := s.retry(func() (err error) {
+	err := s.managed(KeyCreate, s.retry(func() (err error) {
 		created, token, err = s.create(ctx, by, k)
 		return err
-	})
+	}))
 	if err != nil {
 		return policy.Key{}, Token{}, fmt.Errorf("create key: %w", err)
 	}
@@ -154,10 +154,10 @@ type Update struct {
 // the caller does not hold all that the key holds before and after the change.
 // Concurrent updates are all kept.
 func (s *Store) Update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
-	err = s.retry(func() (err error) {
+	err = s.managed(KeyUpdate, s.retry(func() (err error) {
 		after, before, err = s.update(ctx, by, id, u)
 		return err
-	})
+	}))
 	if err != nil {
 		return policy.Key{}, policy.Key{}, fmt.Errorf("update key: %w", err)
 	}
@@ -224,7 +224,7 @@ func (u Update) apply(now *standing, k *policy.Key) {
 // Revoke deletes a key of the caller's account and returns when. From then on
 // its token is unknown. It returns ErrNotFound and ErrKeyInUse.
 func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (time.Time, error) {
-	err := s.retry(func() error {
+	err := s.managed(KeyRevoke, s.retry(func() error {
 		now, target, held, err := s.target(ctx, by, id, policy.DeleteKeys)
 		if err != nil {
 			return err
@@ -233,7 +233,7 @@ func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (
 			guards: append(now.guards, held), steps: s.remove(target),
 			event: s.eventOf(now.caller, KeyRevoke, by.Account.ID, now.accountUID).about(id, changesOf(keyFields(&target.key), nil)),
 		})
-	})
+	}))
 	if err != nil {
 		return time.Time{}, fmt.Errorf("revoke key: %w", err)
 	}

@@ -23,13 +23,13 @@ func (s *Store) Regenerate(ctx context.Context, by policy.Caller, id policy.KeyI
 	var next policy.Key
 	var token Token
 	tries := 0
-	err := s.retry(func() (err error) {
+	err := s.managed(KeyRegenerate, s.retry(func() (err error) {
 		next, token, err = s.regenerate(ctx, by, id, grace)
 		if tries++; tries > 1 && (errors.Is(err, ErrNotFound) || errors.Is(err, ErrReplaced)) {
 			return ErrConflict // it was there when this began
 		}
 		return err
-	})
+	}))
 	if err != nil {
 		return policy.Key{}, Token{}, fmt.Errorf("regenerate key: %w", err)
 	}

@@ -247,7 +247,7 @@ func (s *Store) ListSessions(ctx context.Context, by policy.Caller, id UserID) (
 // RevokeSession ends one session of a user of the caller's account, or returns
 // ErrNotFound.
 func (s *Store) RevokeSession(ctx context.Context, by policy.Caller, id UserID, session string) error {
-	err := s.retry(func() error {
+	err := s.managed(UserSignOut, s.retry(func() error {
 		now, user, held, err := s.personAndUser(ctx, by, id)
 		if err != nil {
 			return err
@@ -264,7 +264,7 @@ func (s *Store) RevokeSession(ctx context.Context, by policy.Caller, id UserID, 
 			guards: append(now.guards, held), steps: s.removeSession(user.user.Account, id, entries[at]),
 			event: s.eventOf(now.caller, UserSignOut, user.user.Account, now.accountUID).aboutUser(id, nil),
 		})
-	})
+	}))
 	if err != nil {
 		return fmt.Errorf("revoke session: %w", err)
 	}

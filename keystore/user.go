@@ -69,10 +69,10 @@ func (s *Store) standingPerson(ctx context.Context, by policy.Caller) (*standing
 // user can sign in from when it returns.
 func (s *Store) CreateUser(ctx context.Context, by policy.Caller, u NewUser) (User, error) {
 	var created User
-	err := s.retry(func() (err error) {
+	err := s.managed(UserCreate, s.retry(func() (err error) {
 		created, err = s.createUser(ctx, by, u)
 		return err
-	})
+	}))
 	if errors.Is(err, ErrKeyLimit) {
 		err = ErrUserLimit
 	}

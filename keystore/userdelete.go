@@ -30,7 +30,7 @@ func (s *Store) DeleteUser(ctx context.Context, by policy.Caller, id UserID) err
 	if err == nil {
 		err = s.releaseClaims(ctx, &gone)
 	}
-	if err != nil {
+	if err = s.managed(UserDelete, err); err != nil {
 		return fmt.Errorf("delete user: %w", err)
 	}
 	return nil

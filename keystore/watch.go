@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const (
 
 	keyChanged     = "key:"
 	accountChanged = "account:"
+	// sentAt separates what has changed from when that was, in Unix microseconds
+	// of the node that changed it.
+	sentAt = "@"
 )
 
 // watch hears of changes that other nodes make, until ctx ends. While it
@@ -75,6 +79,7 @@ func (s *Store) follow(ctx context.Context) error {
 			s.changed(Change{})
 		case *redis.Message:
 			s.forget(m.Payload)
+			s.propagated(m.Payload)
 		}
 	}
 }
@@ -82,6 +87,7 @@ func (s *Store) follow(ctx context.Context) error {
 // forget empties the caches of what a message says has changed, and tells of
 // it.
 func (s *Store) forget(message string) {
+	message, _, _ = strings.Cut(message, sentAt)
 	if id, ok := strings.CutPrefix(message, accountChanged); ok {
 		s.accounts.forget(policy.AccountID(id))
 		s.changed(Change{account: policy.AccountID(id)})
@@ -97,6 +103,17 @@ func (s *Store) forget(message string) {
 	s.changed(Change{token: &token})
 }
 
+// propagated tells how long the change that a message is about took to get
+// here. Clocks that differ between nodes make it wrong by as much; nothing goes
+// by it.
+func (s *Store) propagated(message string) {
+	_, at, dated := strings.Cut(message, sentAt)
+	micros, err := strconv.ParseInt(at, 10, 64)
+	if dated && err == nil && s.o.Propagated != nil {
+		s.o.Propagated(max(0, s.o.Now().Sub(time.UnixMicro(micros))))
+	}
+}
+
 // publishKey and publishAccount are the steps by which other nodes hear of a
 // change.
 func (s *Store) publishKey(tokenHash string) step {
@@ -110,6 +127,7 @@ func (s *Store) publishAccount(id policy.AccountID) step {
 // publish names the channel also as the step's key: a Cluster sends a command
 // by its key, and a Redis user may be limited to keys with the prefix.
 func (s *Store) publish(message string) step {
+	message += sentAt + strconv.FormatInt(s.o.Now().UnixMicro(), 10)
 	return step{Kind: stepPublish, Key: s.names.changed(), Field: s.names.changed(), Value: message}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -50,6 +51,8 @@ type Options struct {
 	// record's reason and permission, and when it began; nil for nobody. It must
 	// not wait for anything.
 	Counted func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time)
+	// UnderWay counts the requests under way; nil for nobody.
+	UnderWay *atomic.Int64
 	// Live watches over requests that last; nil for nobody.
 	Live *Live
 	// Site is what people are served; nil for nothing.
@@ -79,7 +82,7 @@ type Gateway struct {
 }
 
 // New makes a gateway. Every option must be given but the limits, Origins,
-// Used, Counted and Traces.
+// Used, Counted, UnderWay and Traces.
 func New(o Options) (*Gateway, error) {
 	if o.Routes == nil || o.Keys == nil || o.Records == nil || o.Now == nil || o.TokenPrefix == "" || o.MaxBody <= 0 {
 		return nil, errors.New("new gateway: an option is missing")
@@ -95,9 +98,9 @@ type exchange struct {
 	query  string // as it was sent
 	from   origin
 	record Record
-	route  *Route        // nil until one matched
-	caller policy.Caller // without a key until that is known
-	token  keystore.Token
+	route  *Route         // nil until one matched
+	caller policy.Caller  // without a key until that is known
+	looked time.Duration  // from its beginning until the lookup had its answer
 	asked  policy.Request // what was decided on
 	// upgrade: the request opens a WebSocket.
 	upgrade bool
@@ -118,6 +121,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	if g.o.UnderWay != nil {
+		g.o.UnderWay.Add(1)
+	}
 	x := &exchange{r: r, from: g.o.Addresses.of(r)}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
@@ -181,7 +187,7 @@ func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
 	if err != nil {
 		return err
 	}
-	x.record.Key, x.record.Account, x.record.Source = entry.Key.ID, entry.Key.Account, entry.Source
+	x.record.Key, x.record.Account = entry.Key.ID, entry.Key.Account
 	x.caller = policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client, RequestID: x.record.RequestID}
 	x.w.retiring(entry.Key)
 
@@ -243,19 +249,23 @@ func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, er
 	if err != nil {
 		return keystore.Entry{}, g.invalidToken(x)
 	}
-	x.token = token
+	x.lasting.request.token = token
 	x.spans.begin(stepLookup, &x.record)
 	begun := g.o.Now()
 	entry, err := g.o.Keys.Lookup(ctx, token)
-	x.record.Lookup = g.o.Now().Sub(begun)
+	x.looked = g.o.Now().Sub(x.record.Start)
+	x.record.Lookup, x.record.Source = x.looked-begun.Sub(x.record.Start), entry.Source
 	switch {
 	case errors.Is(err, keystore.ErrUnknownToken):
+		x.record.Source = lookupUnknown
 		return keystore.Entry{}, g.invalidToken(x)
 	case err != nil && ctx.Err() != nil:
 		return keystore.Entry{}, errors.Join(errClientGone, err)
 	case err != nil:
+		x.record.Source = lookupUnavailable
 		return keystore.Entry{}, problem.StoreUnavailable(err)
 	case entry.Key == nil || entry.Account == nil:
+		x.record.Source = lookupUnavailable
 		return keystore.Entry{}, problem.StoreUnavailable(errors.New("an entry without key or account"))
 	}
 	return entry, nil
@@ -283,6 +293,7 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 		return body.explain(err)
 	}
 	x.w.backend = g.o.Now()
+	x.record.Decision = x.w.backend.Sub(x.record.Start) - x.looked
 	if route.own {
 		route.setPathValues(x.r, x.path)
 	} else {
@@ -347,6 +358,9 @@ func (g *Gateway) end(x *exchange) {
 	}
 	x.spans.end(&x.record)
 	g.o.Records.Record(&x.record)
+	if g.o.UnderWay != nil {
+		g.o.UnderWay.Add(-1)
+	}
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}

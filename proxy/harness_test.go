@@ -26,7 +26,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -366,17 +365,7 @@ func (g *gate) serve(t testing.TB, r *http.Request) (*httptest.ResponseRecorder,
 // metrics is what the registry shows of the counted requests.
 func (g *gate) metrics() string {
 	g.t.Helper()
-	families, err := g.registry.Gather()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var out strings.Builder
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&out, f); err != nil {
-			g.t.Fatal(err)
-		}
-	}
-	return out.String()
+	return textOf(g.t, g.registry)
 }
 
 // accept is a backend that answers every request in the same process.

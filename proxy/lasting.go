@@ -53,7 +53,7 @@ func (x *exchange) mayLast(live *Live) {
 	}
 	l := &x.lasting
 	l.live = live
-	l.request.token, l.request.account, l.request.asked = x.token, x.caller.Account.ID, x.asked
+	l.request.account, l.request.asked = x.caller.Account.ID, x.asked
 	l.request.known.Store(&keystore.Entry{Key: x.caller.Key, Account: x.caller.Account})
 	l.request.cut = x.cutOff
 	l.later = time.AfterFunc(liveAfter, func() { x.watch(liveOther) })
@@ -88,6 +88,7 @@ func (x *exchange) unwatch() {
 		return
 	}
 	l.live.remove(&l.request)
+	x.record.Lasting = l.request.kind == liveWebSocket || l.request.kind == liveEvents
 	if p := x.ending(); p != nil && !l.request.goingAway.Load() {
 		x.record.Reason = string(p.Code)
 	}

@@ -158,7 +158,7 @@ func rateLimited(detail, name, policy string, wait time.Duration) error {
 	p := problem.New(problem.RateLimited, detail)
 	p.RetryAfter = max(wait, time.Second)
 	p.RateLimit = `"` + name + `";r=0;t=` + seconds(p.RetryAfter)
-	p.RateLimitPolicy = policy
+	p.RateLimitPolicy, p.Limit = policy, name
 	return p
 }
 

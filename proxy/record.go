@@ -2,9 +2,8 @@ package proxy
 
 import (
 	"errors"
-	"net/http"
 	"net/netip"
-	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,13 +45,21 @@ type Record struct {
 	Permission policy.Permission
 	// Client is the address that counts, Peer the other end of the connection.
 	Client, Peer netip.Addr
-	Source       keystore.Source
-	BytesIn      int64
-	BytesOut     int64
-	Duration     time.Duration
-	// Lookup is the time the key store took, Upstream the time until the
-	// backend's answer began; 0 where a request did not come so far.
+	// Source is where the answer of the lookup came from, or "unknown" or
+	// "unavailable"; "" where nothing was looked up.
+	Source keystore.Source
+	// Limit is the limit that refused the request; "" for none.
+	Limit string
+	// Lasting: it was a WebSocket or an event stream.
+	Lasting  bool
+	BytesIn  int64
+	BytesOut int64
+	Duration time.Duration
+	// Lookup is the time the key store took, Decision the time from then until
+	// the backend got the request, Upstream the time from then until its answer
+	// began; 0 where a request did not come so far.
 	Lookup   time.Duration
+	Decision time.Duration
 	Upstream time.Duration
 	// Cause is the error behind the reason, for operators.
 	Cause error
@@ -78,54 +85,22 @@ func (rs Recorders) Record(r *Record) {
 }
 
 // Metrics is the Recorder that counts requests for Prometheus.
-type Metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-}
+type Metrics struct{ counted *requestMetrics }
 
-// noRoute is the route label of a request that matched none.
-const noRoute = "none"
-
-// NewMetrics declares the metrics in the registry. The labels are bounded by
-// the configuration: routes are patterns, reasons are codes, and a status code
-// that nobody has named counts as its class.
+// NewMetrics declares the metrics in the registry.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gatehouse_requests_total",
-			Help: "Requests answered, by route, HTTP status code and reason (allowed, or what it was refused with).",
-		}, []string{"route", "code", "reason"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "gatehouse_request_duration_seconds",
-			Help:    "Time from the end of a request's headers to the end of its answer, by route, HTTP status code and reason.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"route", "code", "reason"}),
-	}
-	registry.MustRegister(m.requests, m.duration)
-	return m
+	return &Metrics{counted: newRequestMetrics(registry)}
 }
+
+// UnderWay is how many requests are under way, as far as gateways count there.
+func (m *Metrics) UnderWay() *atomic.Int64 { return &m.counted.underWay }
 
 // Record counts. It is safe for concurrent use.
-func (m *Metrics) Record(r *Record) {
-	route, code := r.Route, codeLabel(r.Status)
-	if route == "" {
-		route = noRoute
-	}
-	m.requests.WithLabelValues(route, code, r.Reason).Inc()
-	m.duration.WithLabelValues(route, code, r.Reason).Observe(r.Duration.Seconds())
-}
-
-// codeLabel keeps a backend from making a series for every number there is.
-func codeLabel(status int) string {
-	if http.StatusText(status) != "" || status == statusClientGone || status == 0 {
-		return strconv.Itoa(status)
-	}
-	return strconv.Itoa(status/100) + "xx"
-}
+func (m *Metrics) Record(r *Record) { m.counted.count(r) }
 
 // refuse notes a problem in the record.
 func (r *Record) refuse(p *problem.Problem) {
-	r.Status, r.Reason = p.Code.Status(), string(p.Code)
+	r.Status, r.Reason, r.Limit = p.Code.Status(), string(p.Code), p.Limit
 	if p.Cause != nil && !errors.Is(p.Cause, p) {
 		r.Cause = p.Cause
 	}

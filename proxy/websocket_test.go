@@ -182,7 +182,7 @@ func TestWebSocketIsCarriedBothWays(t *testing.T) {
 	if r.Header.Get("X-Gatehouse-Key-Id") == "" || r.Header.Get("Api-Token") != "" || r.URL.Path != livePath {
 		t.Errorf("the backend saw %s %v", r.URL, r.Header)
 	}
-	if record := l.records.next(t); record.Status != 101 || record.Reason != "allowed" || record.BytesIn < 4<<20 || record.BytesOut < 4<<20 {
+	if record := l.records.next(t); record.Status != 101 || !record.Lasting || record.Reason != "allowed" || record.BytesIn < 4<<20 || record.BytesOut < 4<<20 {
 		t.Errorf("the record is %+v", record)
 	}
 }
@@ -461,7 +461,7 @@ func TestEventStreamEndsWithItsRight(t *testing.T) {
 			if _, err := io.Copy(io.Discard, body); err != nil {
 				t.Errorf("it ended with %v", err)
 			}
-			if record := l.records.next(t); record.Reason != row.code {
+			if record := l.records.next(t); record.Reason != row.code || !record.Lasting {
 				t.Errorf("the record is %+v", record)
 			}
 		})

@@ -27,8 +27,9 @@ type generation struct {
 	config      *config.Config
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
-	admin       http.Handler     // of /admin/v1; nil where it is off
-	certificate *tls.Certificate // nil for plain HTTP
+	admin       http.Handler         // of /admin/v1; nil where it is off
+	certificate *tls.Certificate     // nil for plain HTTP
+	expiries    map[string]time.Time // of certificates of our own, by what they are for
 	parts       map[string]part
 }
 
@@ -46,7 +47,8 @@ type builder struct {
 	*node
 	config    *config.Config
 	catalogue policy.Catalogue
-	before    map[string]part // those of the generation before
+	before    map[string]part      // those of the generation before
+	expiries  map[string]time.Time // likewise
 	parts     map[string]part
 }
 
@@ -55,7 +57,7 @@ type builder struct {
 func (n *node) build(c *config.Config, before *generation) (*generation, error) {
 	b := &builder{node: n, config: c, parts: map[string]part{}}
 	if before != nil {
-		b.before = before.parts
+		b.before, b.expiries = before.parts, before.expiries
 	}
 	g, err := b.generation()
 	if err != nil {
@@ -73,6 +75,9 @@ func (b *builder) generation() (*generation, error) {
 	}
 	g.catalogue = b.catalogue
 	if g.certificate, err = loadCertificate(b.config.TLS); err != nil {
+		return nil, err
+	}
+	if g.expiries, err = b.certificateExpiries(g.certificate); err != nil {
 		return nil, err
 	}
 	if g.admin, err = b.adminAPI(); err != nil {
@@ -131,7 +136,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 		Origins: c.CORS.Origins, Used: b.store.Used, Counted: b.store.Count, Live: b.live.Load(),
 		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
 		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   b.records, Traces: b.tracing.provide(), Now: time.Now,
+		Records:   b.records, UnderWay: b.metrics.UnderWay(), Traces: b.tracing.provide(), Now: time.Now,
 	}
 	if err := b.limits(&options); err != nil {
 		return nil, err

@@ -70,7 +70,7 @@ func TestManyClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counted := regexp.MustCompile(`(?m)^gatehouse_requests_total\{code="200",reason="allowed",route="GET /v4/account/\{subaccount\}/datacenter_shared/proxy-list"\} (\S+)$`).FindStringSubmatch(metrics)
+	counted := regexp.MustCompile(`(?m)^gatehouse_requests_total\{code="200",method="read",reason="allowed",route="GET /v4/account/\{subaccount\}/datacenter_shared/proxy-list"\} (\S+)$`).FindStringSubmatch(metrics)
 	if want := strconv.Itoa(clients*each + 3); len(counted) == 0 || counted[1] != want && counted[1] != strconv.FormatFloat(clients*each+3, 'e', -1, 64) {
 		t.Errorf("the metrics count %v, want %s", counted, want)
 	}

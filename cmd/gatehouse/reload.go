@@ -23,6 +23,9 @@ import (
 // lookPause is how often the configuration's files are looked at.
 const lookPause = time.Second
 
+// The results of gatehouse_config_reloads_total.
+const reloaded, notReloaded = "success", "failure"
+
 // reloader loads the configuration anew when its files change, or on SIGHUP.
 type reloader struct {
 	*node
@@ -55,6 +58,9 @@ func (n *node) follow(file string, lookupEnv func(string) (string, bool)) {
 		}, []string{"result"}),
 	}
 	n.registry.MustRegister(r.successful, r.loadedAt, r.reloads)
+	for _, result := range []string{reloaded, notReloaded} {
+		r.reloads.WithLabelValues(result)
+	}
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
 	r.seen = r.look()
@@ -132,7 +138,7 @@ func (r *reloader) reload(because string) {
 	}
 	if err != nil {
 		r.successful.Set(0)
-		r.reloads.WithLabelValues("failure").Inc()
+		r.reloads.WithLabelValues(notReloaded).Inc()
 		r.logs.of(config.LogConfig).Error("the configuration was not reloaded: the one before stays in force",
 			zap.String("because", because), zap.Strings("problems", problemLines(err)))
 		return
@@ -140,7 +146,7 @@ func (r *reloader) reload(because string) {
 	r.seen = r.look() // it may name other files now
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
-	r.reloads.WithLabelValues("success").Inc()
+	r.reloads.WithLabelValues(reloaded).Inc()
 	r.logs.of(config.LogConfig).Info("the configuration was reloaded", zap.String("because", because))
 }
 

@@ -96,7 +96,10 @@ type node struct {
 
 	registry        *prometheus.Registry
 	records         proxy.Recorder
+	metrics         *proxy.Metrics // one of records
 	upstreamMetrics *proxy.UpstreamMetrics
+	storeMetrics    *proxy.StoreMetrics
+	signIns         *prometheus.CounterVec // by method and outcome
 
 	public, private net.Listener
 	guarded         *wire.Listener // public, guarded
@@ -117,7 +120,9 @@ func start(ctx context.Context, c *config.Config, log *logger, opened sockets) (
 	log.count(n.registry)
 	n.access = proxy.NewAccessLog(log.of(config.LogAccess))
 	n.access.Sample(c.Log.Sample)
-	n.records, n.upstreamMetrics = proxy.Recorders{proxy.NewMetrics(n.registry), n.access}, proxy.NewUpstreamMetrics(n.registry)
+	n.metrics, n.upstreamMetrics, n.storeMetrics = proxy.NewMetrics(n.registry), proxy.NewUpstreamMetrics(n.registry), proxy.NewStoreMetrics(n.registry)
+	n.records = proxy.Recorders{n.metrics, n.access}
+	n.declareMetrics()
 	if err := n.open(ctx, opened); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -136,6 +141,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
+	n.storeMetrics.Watch(n.store) //nolint:contextcheck // it is asked later, by whoever reads the metrics
 	if n.passwords, err = password.NewHasher(password.DefaultCost(), hashesAtATime); err != nil {
 		return err
 	}
@@ -217,7 +223,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
-		Changed:    n.changed, Now: time.Now,
+		Changed:    n.changed, Propagated: n.storeMetrics.Propagated, Managed: n.storeMetrics.Managed, Now: time.Now,
 		Log: n.logs.of(config.LogStore), AuditLog: n.logs.of(config.LogAudit),
 	}
 	if c.Store.Embedded != nil {

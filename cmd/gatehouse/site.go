@@ -55,7 +55,8 @@ func (b *builder) people() (*signin.Authenticator, error) {
 	session, noPasswords := b.config.Dashboard.Session, !b.config.Dashboard.PasswordSignIn
 	return take(b, "people", settings{session, noPasswords}, func() (*signin.Authenticator, func(), error) {
 		made, err := signin.New(signin.Options{
-			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, NoPasswords: noPasswords, Now: time.Now, Log: b.logs.of(config.LogDashboard),
+			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, NoPasswords: noPasswords,
+			Counted: b.countSignIn, Now: time.Now, Log: b.logs.of(config.LogDashboard),
 		})
 		return made, func() {}, err
 	})

@@ -34,6 +34,8 @@ type Problem struct {
 	// RateLimit and RateLimitPolicy are the header values of a 429, as in
 	// draft-ietf-httpapi-ratelimit-headers.
 	RateLimit, RateLimitPolicy string
+	// Limit is the name of the limit that a 429 is for, for records.
+	Limit string
 	// Permission is what a 403 names as the missing scope (RFC 6750 §3.1).
 	Permission policy.Permission
 	// Cause is for the log alone.

@@ -66,8 +66,10 @@ type Options struct {
 	NoPasswords bool
 	// PerEmail and PerAddress bound attempts to prove a password on this node.
 	PerEmail, PerAddress Rate
-	Now                  func() time.Time
-	Log                  *zap.Logger
+	// Counted is told of every attempt to sign in; nil for nobody.
+	Counted func(m Method, outcome Outcome)
+	Now     func() time.Time
+	Log     *zap.Logger
 }
 
 // Authenticator signs people in and out. It may be used concurrently.

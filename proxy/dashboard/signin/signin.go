@@ -41,7 +41,8 @@ func (*CodeNeededError) GoString() string { return "code needed(redacted)" }
 // before, a ticket that is not good, a disabled user and a suspended account,
 // all alike and after the same work; *CodeNeededError; and *TooManyError. Every
 // attempt counts.
-func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (Session, error) {
+func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (begun Session, err error) {
+	defer func() { a.counted(ByPassword, err) }()
 	var ticket *seal
 	if p.Ticket != "" {
 		read, _ := readSeal(p.Ticket) // what cannot be read is nobody's

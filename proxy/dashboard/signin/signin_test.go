@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,49 @@ func TestOutageIsNoRefusal(t *testing.T) {
 	_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home)
 	if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, signin.ErrRefused) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestEveryAttemptIsCountedOnce, as what it ended with.
+func TestEveryAttemptIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	var counted []signin.Outcome
+	count := func(o *signin.Options) {
+		o.PerEmail = signin.Rate{PerSecond: .1, Burst: 6}
+		o.Counted = func(m signin.Method, outcome signin.Outcome) {
+			if m != signin.ByPassword {
+				t.Errorf("counted for the method %q", m)
+			}
+			counted = append(counted, outcome)
+		}
+	}
+	w := newWorld(t, count)
+	attempt := func(p signin.Proof) { _, _ = w.SignIn(t.Context(), p, home) }
+	w.withTOTP() // signs in
+	_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home)
+	var needed *signin.CodeNeededError
+	if !errors.As(err, &needed) {
+		t.Fatalf("got %v, want a code to be needed", err)
+	}
+	attempt(signin.Proof{Ticket: needed.Ticket, Code: "no code"})
+	attempt(signin.Proof{Email: email, Password: "wrong"})
+	attempt(signin.Proof{Email: "nobody@example.com", Password: right})
+	for range 5 {
+		attempt(signin.Proof{Email: "nobody@example.com", Password: right})
+	}
+	attempt(signin.Proof{Email: "nobody@example.com", Password: right})
+	want := []signin.Outcome{
+		signin.OutcomeOK, signin.OutcomeCodeNeeded, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused,
+		signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeRefused, signin.OutcomeLimited,
+	}
+	if !slices.Equal(counted, want) {
+		t.Errorf("counted %v, want %v", counted, want)
+	}
+	counted = nil
+	away := newWorld(t, count, func(o *signin.Options) { o.Users = outage{o.Users} })
+	_, _ = away.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home)
+	if !slices.Equal(counted, []signin.Outcome{signin.OutcomeUnavailable}) {
+		t.Errorf("while the store is away: counted %v", counted)
 	}
 }
 

@@ -1,0 +1,88 @@
+package keystore
+
+import (
+	"errors"
+	"time"
+
+	"gatehouse/policy"
+)
+
+// Outcome is how a management operation ended, in few words.
+type Outcome string
+
+// The outcomes of management operations.
+const (
+	OutcomeDone        Outcome = "done"
+	OutcomeRefused     Outcome = "refused" // the caller may not, or not so
+	OutcomeNotFound    Outcome = "not_found"
+	OutcomeConflict    Outcome = "conflict"
+	OutcomeUnavailable Outcome = "unavailable"
+)
+
+// Outcomes returns every outcome.
+func Outcomes() []Outcome {
+	return []Outcome{OutcomeDone, OutcomeRefused, OutcomeNotFound, OutcomeConflict, OutcomeUnavailable}
+}
+
+// managed tells how an operation of whatever face of the program ended, and
+// returns its error.
+func (s *Store) managed(action Action, err error) error {
+	if s.o.Managed != nil {
+		s.o.Managed(action, outcomeOf(err))
+	}
+	return err
+}
+
+// outcomeOf: what has no name is the store's own trouble, as everywhere.
+func outcomeOf(err error) Outcome {
+	var excess *policy.Excess
+	var refused *RefusedError
+	switch {
+	case err == nil:
+		return OutcomeDone
+	case errors.Is(err, ErrUnavailable):
+		return OutcomeUnavailable
+	case errors.Is(err, ErrNotFound):
+		return OutcomeNotFound
+	case errors.Is(err, ErrConflict) || errors.Is(err, errMoved):
+		return OutcomeConflict
+	case errors.As(err, &excess), errors.As(err, &refused), errors.Is(err, ErrUnknownToken), errors.Is(err, ErrKeyInUse),
+		errors.Is(err, ErrKeyLimit), errors.Is(err, ErrUserLimit), errors.Is(err, ErrEmailTaken),
+		errors.Is(err, ErrReplaced), errors.Is(err, ErrCallerReplaced):
+		return OutcomeRefused
+	}
+	return OutcomeUnavailable
+}
+
+// Pool is what is known of the connections to Redis. Counts are since the start.
+type Pool struct {
+	// Idle and InUse are connections that are open now, without that of the
+	// subscription.
+	Idle, InUse int
+	// Hits and Misses are commands that found a free connection, or did not;
+	// Timeouts are those that got none in time, Stale the connections that were
+	// thrown away.
+	Hits, Misses, Timeouts, Stale uint32
+	// Waited is the time spent waiting for a free connection.
+	Waited time.Duration
+}
+
+// Pool returns what is known of the connections; false for an embedded store,
+// which has none.
+func (s *Store) Pool() (Pool, bool) {
+	if s.embedded != nil {
+		return Pool{}, false
+	}
+	p := s.client.PoolStats()
+	if more := p.PipelineStats; more != nil { // pipelines may have connections of their own
+		sum := *p
+		sum.Hits, sum.Misses, sum.Timeouts = p.Hits+more.Hits, p.Misses+more.Misses, p.Timeouts+more.Timeouts
+		sum.TotalConns, sum.IdleConns, sum.StaleConns = p.TotalConns+more.TotalConns, p.IdleConns+more.IdleConns, p.StaleConns+more.StaleConns
+		sum.WaitDurationNs += more.WaitDurationNs
+		p = &sum
+	}
+	return Pool{
+		Idle: int(p.IdleConns), InUse: max(0, int(p.TotalConns)-int(p.IdleConns)),
+		Hits: p.Hits, Misses: p.Misses, Timeouts: p.Timeouts, Stale: p.StaleConns, Waited: time.Duration(p.WaitDurationNs),
+	}, true
+}
