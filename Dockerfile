@@ -9,8 +9,16 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/gatehouse ./cmd/ga
 
 # No shell, no package manager, not root: one static binary and the root certificates.
 FROM scratch
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Gatehouse" \
+      org.opencontainers.image.description="An authenticating reverse proxy for products that are sold as APIs" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/gatehouse /gatehouse
+# For store.embedded: the one folder that may be written.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 EXPOSE 8080 9090

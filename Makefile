@@ -22,11 +22,13 @@ deps: ## install what the tests need beside Go (Debian packages)
 
 test: deps ## run all tests, with nothing left out
 	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=9m ./...
+	cd deploy/check && GATEHOUSE_TEST_REQUIRE=1 go test -vet=off -shuffle=on -count=1 -timeout=20m ./...
 
 lint: bin/golangci-lint ## vet, golangci-lint and module hygiene
 	go vet ./...
 	go mod tidy -diff
 	bin/golangci-lint run ./...
+	cd deploy/check && go mod tidy -diff && ../../bin/golangci-lint run ./...
 
 bin/golangci-lint:
 	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
@@ -47,10 +49,11 @@ cover: deps ## statement coverage over unit and end-to-end tests together
 
 golden: ## rewrite the golden files of the tests; look at the difference
 	cp config.example.yaml cmd/gatehouse/config/example.yaml
+	mkdir -p deploy/helm/gatehouse/rules && cp deploy/prometheus/recording.yaml deploy/prometheus/alerts.yaml deploy/helm/gatehouse/rules/
 	go test ./proxy/... ./cmd/... -run 'Golden' -update
 
 image: ## build the container image
-	docker build -t $(IMAGE) .
+	docker build -t $(IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) .
 
 vuln: ## look for known vulnerabilities (asks the vulnerability database)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... || \

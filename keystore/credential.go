@@ -50,22 +50,36 @@ func (s *Store) UserForSignIn(ctx context.Context, by policy.Caller, id UserID) 
 	}, nil
 }
 
-// SignedIn notes that the user has proven itself with what was read, and
-// replaces the credentials by those that are left: a code that was used is
-// used up. It returns ErrConflict, and has noted nothing, when user or account
-// are not as they were read, so that of two who show the same code at the same
-// time only one gets in.
-func (s *Store) SignedIn(ctx context.Context, by policy.Caller, u *SignInUser, left Credentials) (User, error) {
+// SignIn is how a user has proven itself.
+type SignIn struct {
+	// Method is what the audit trail says: "password", or a provider's name.
+	Method string
+	// Left are the credentials that are left: a code that was used is used up.
+	Left Credentials
+	// Identity is what a provider vouches for, and the user's from then on.
+	Identity Identity
+}
+
+// SignedIn notes that the user has proven itself with what was read. It returns
+// ErrConflict, and has noted nothing, when user or account are not as they were
+// read, so that of two who show the same code at the same time only one gets
+// in; and ErrIdentityTaken.
+func (s *Store) SignedIn(ctx context.Context, by policy.Caller, u *SignInUser, in SignIn) (User, error) {
 	next := u.stored
-	next.credentials = left
+	next.credentials = in.Left
 	next.user.LastSignInAt = s.o.Now().UTC().Truncate(time.Second)
+	guards, claim, err := s.identify(ctx, u, &next, in.Identity)
+	if err != nil {
+		return User{}, fmt.Errorf("note sign-in: %w", err)
+	}
 	raw, err := encodeUser(next)
 	if err != nil {
 		return User{}, err
 	}
 	err = s.commit(ctx, change{
-		guards: u.guards, steps: []step{{Kind: stepSet, Key: s.names.user(next.user.Account, next.user.ID), Value: raw}},
-		event: s.eventOf(by, UserSignIn, next.user.Account, next.accountUID).aboutUser(next.user.ID, nil),
+		guards: guards, steps: append([]step{{Kind: stepSet, Key: s.names.user(next.user.Account, next.user.ID), Value: raw}}, claim...),
+		event: s.eventOf(by, UserSignIn, next.user.Account, next.accountUID).
+			aboutUser(next.user.ID, changesOf([]field{{"method", nil}}, []field{{"method", orNil(in.Method)}})),
 	})
 	if errors.Is(err, errMoved) {
 		err = ErrConflict
@@ -74,6 +88,24 @@ func (s *Store) SignedIn(ctx context.Context, by policy.Caller, u *SignInUser, l
 		return User{}, fmt.Errorf("note sign-in: %w", err)
 	}
 	return next.user, nil
+}
+
+// identify makes the identity the user's in next, and returns the guards and
+// the step by which it is. A user has one for good.
+func (s *Store) identify(ctx context.Context, u *SignInUser, next *storedUser, i Identity) ([]guard, []step, error) {
+	guards := slices.Clone(u.guards)
+	if i == (Identity{}) {
+		return guards, nil, nil
+	}
+	if !i.valid() || u.User.Identity != (Identity{}) && u.User.Identity != i {
+		return nil, nil, ErrIdentityTaken
+	}
+	held, claim, err := s.claimIdentity(ctx, i, &next.user)
+	if err != nil {
+		return nil, nil, err
+	}
+	next.user.Identity = i
+	return append(guards, held), []step{claim}, nil
 }
 
 // SetPassword gives a user of the caller's account another password, whatever

@@ -153,7 +153,7 @@ func TestEveryOperationIsToldOf(t *testing.T) {
 			{keystore.UserSignIn, keystore.OutcomeDone, func() error {
 				found, err := n.UserByEmail(ctx, email)
 				if err == nil {
-					_, err = n.SignedIn(ctx, person, found, found.Credentials)
+					_, err = n.SignedIn(ctx, person, found, keystore.SignIn{Method: "password", Left: found.Credentials})
 				}
 				return err
 			}},

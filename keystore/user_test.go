@@ -191,7 +191,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.SignedIn(t.Context(), self, found, found.Credentials); err != nil {
+		if _, err := n.SignedIn(t.Context(), self, found, keystore.SignIn{Method: "password", Left: found.Credentials}); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.EndSessions(t.Context(), self, u.ID); err != nil {
@@ -207,7 +207,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		want := []string{
 			`user.delete | operator | done | email "ada@example.com"→null; name "Ada L."→null; must_change false→null; totp true→null; disabled true→null`,
 			`user.sign_out | session | done | `,
-			`user.sign_in | session | done | `,
+			`user.sign_in | session | done | method null→"password"`,
 			`user.update | operator | done | name "Ada"→"Ada L."; disabled false→true`,
 			`user.totp | session | done | totp false→true`,
 			`user.password | session | done | `,
@@ -245,11 +245,11 @@ func TestOneOfTwoSignInsWithWhatWasReadIsNoted(t *testing.T) {
 		}
 		left := first.Credentials
 		left.TOTPStep, left.Recovery = 8, []string{"h2"}
-		got, err := n.SignedIn(t.Context(), acme, first, left)
+		got, err := n.SignedIn(t.Context(), acme, first, keystore.SignIn{Method: "password", Left: left})
 		if err != nil || !got.LastSignInAt.Equal(w.clock.Now()) {
 			t.Fatalf("got %+v, %v", got, err)
 		}
-		if _, err := n.SignedIn(t.Context(), acme, second, left); !errors.Is(err, keystore.ErrConflict) {
+		if _, err := n.SignedIn(t.Context(), acme, second, keystore.SignIn{Method: "password", Left: left}); !errors.Is(err, keystore.ErrConflict) {
 			t.Errorf("the second: got %v", err)
 		}
 		now, err := n.UserByEmail(t.Context(), "ada@example.com")
@@ -324,7 +324,7 @@ func TestCodeThatWasUsedProvesNoChange(t *testing.T) {
 	proven, signsIn := n.proven(acme, u.ID), n.proven(acme, u.ID)
 	left := signsIn.Credentials
 	left.TOTPStep = 8
-	if _, err := n.SignedIn(t.Context(), acme, signsIn, left); err != nil {
+	if _, err := n.SignedIn(t.Context(), acme, signsIn, keystore.SignIn{Method: "password", Left: left}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := n.ChangeTOTP(t.Context(), acme, proven, "", 0, nil); !errors.Is(err, keystore.ErrConflict) {

@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"image/png"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -317,11 +319,19 @@ func (b *tab) fits(name string) {
 	}
 }
 
-// picture writes what the whole page looks like to a file.
+// picture writes what the whole page looks like to a file, as small as it can be.
 func (b *tab) picture(file string) {
 	b.t.Helper()
-	shot := ask(b, chromedp.FullScreenshot(100))
-	if err := os.WriteFile(file, shot, 0o600); err != nil {
+	shot, err := png.Decode(bytes.NewReader(ask(b, chromedp.FullScreenshot(100))))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var small bytes.Buffer
+	encoder := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := encoder.Encode(&small, shot); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, small.Bytes(), 0o644); err != nil { //nolint:gosec // a picture for everybody
 		b.t.Fatal(err)
 	}
 }

@@ -82,6 +82,7 @@ func TestProfileInABrowser(t *testing.T) {
 			b.click("Change password")
 			b.shows("Your password is changed")
 			b.click("Remove the authenticator")
+			b.at("/dashboard/profile/totp/remove")
 			look("totp-remove")
 			b.fill("Your password", "seven geese went south")
 			b.fill("Authenticator code", code(time.Now().Add(30*time.Second)))

@@ -54,7 +54,7 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 		return err
 	}
 	defer stop()
-	n, err := start(t.ctx, loaded, log)
+	n, err := start(t.ctx, loaded, log, nil)
 	if err != nil {
 		return fmt.Errorf("%w (--listen and --admin-listen choose other ports)", err)
 	}

@@ -46,9 +46,11 @@ type settings struct {
 	OtherTimeout string // theirs; a second by default
 	// Lines of YAML that are added to the sections of these names.
 	Products, Upstreams, Routes string
-	Token                       string // YAML of token
-	Dashboard                   string // YAML of dashboard
-	Plain                       bool   // without the race detector
+	Token                       string       // YAML of token
+	Plain                       bool         // without the race detector
+	Sockets                     *heldSockets // handed over at the start, in the place of addresses
+	Env                         []string     // more of the environment
+	Dashboard                   string       // YAML of dashboard
 
 	Listen, AdminListen string // chosen by the harness
 }
@@ -190,6 +192,9 @@ func launchGateway(t testing.TB, s settings) *gateway {
 		s.Listen, s.AdminListen = net.JoinHostPort(s.Host, port), "127.0.0.1:"+freePort(t)
 		g.addr, g.admin = net.JoinHostPort("127.0.0.1", port), s.AdminListen
 		g.set = s
+		if s.Sockets != nil {
+			g.addr, g.admin = s.Sockets.addrs()
+		}
 		g.configure(t, func(*settings) {})
 		if g.launch(t) {
 			return g
@@ -219,6 +224,10 @@ func (g *gateway) launch(t testing.TB) bool {
 	cmd := gatehouse(t, "serve", "--config", g.config)
 	if g.set.Plain {
 		cmd.Path = plainBinary(t)
+	}
+	cmd.Env = append(cmd.Env, g.set.Env...)
+	if g.set.Sockets != nil {
+		cmd = g.set.Sockets.hand(cmd)
 	}
 	p := startProcess(t, cmd)
 	t.Cleanup(func() { stop(t, p) })

@@ -27,14 +27,15 @@ const (
 const exitCodes = "Exit codes: 0 done, 1 refused or failed, 2 wrong command line or configuration, 3 gateway not reachable."
 
 type commands struct {
-	Serve   serveCommand   `cmd:"" help:"Run the gateway."`
-	Demo    demoCommand    `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
-	Check   checkCommand   `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
-	Account accountCommand `cmd:"" help:"Provision accounts, as an operator."`
-	User    userCommand    `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
-	Key     keyCommand     `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
-	Health  healthCommand  `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve       serveCommand       `cmd:"" help:"Run the gateway."`
+	Demo        demoCommand        `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
+	DemoBackend demoBackendCommand `cmd:"" help:"Run the sample backends of the demo by themselves, behind a gateway elsewhere."`
+	Check       checkCommand       `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
+	Account     accountCommand     `cmd:"" help:"Provision accounts, as an operator."`
+	User        userCommand        `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
+	Key         keyCommand         `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
+	Health      healthCommand      `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // terminal is what a command is connected to.

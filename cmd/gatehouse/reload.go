@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -127,6 +128,8 @@ func (r *reloader) look() [sha256.Size]byte {
 
 // reload loads the file. One with a fault changes nothing.
 func (r *reloader) reload(because string) {
+	r.tell(daemon.SdNotifyReloading)
+	defer r.tell(daemon.SdNotifyReady)
 	r.seen = r.look()
 	loaded, err := config.Load(r.file, r.lookupEnv)
 	if err == nil {

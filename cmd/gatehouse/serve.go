@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
@@ -45,11 +46,19 @@ func (c *serveCommand) Run(t *terminal) error {
 	// which may be anything.
 	stdlog.SetOutput(io.Discard)
 	tuneCollector(t)
-	n, err := start(t.ctx, loaded, log)
+	opened, err := inheritSockets()
+	if err != nil {
+		return usageError{err}
+	}
+	n, err := start(t.ctx, loaded, log, opened)
 	if err != nil {
 		return err
 	}
 	n.follow(c.Config, t.lookupEnv)
+	if err := n.feedWatchdog(); err != nil {
+		return errors.Join(err, n.close())
+	}
+	n.tell(daemon.SdNotifyReady)
 	log.Info("serving", zap.Stringer("listen", n.public.Addr()), zap.Stringer("admin_listen", n.private.Addr()),
 		zap.String("version", version()))
 	return n.wait(t.ctx)
@@ -88,6 +97,7 @@ type node struct {
 
 	public, private net.Listener
 	guarded         *wire.Listener // public, guarded
+	newcomers       newcomers
 	gateway, admin  *http.Server
 	failed          chan error
 	closers         []func() error // in the order in which they were opened
@@ -98,23 +108,23 @@ const hashesAtATime = 4
 
 // start opens everything that the configuration names, and serves. Where
 // something cannot be opened, what was open is closed again.
-func start(ctx context.Context, c *config.Config, log *logger) (*node, error) {
+func start(ctx context.Context, c *config.Config, log *logger, opened sockets) (*node, error) {
 	n := &node{config: c, log: log.Logger, level: log.level, registry: prometheus.NewRegistry(), failed: make(chan error, 2)}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.records, n.upstreamMetrics, n.storeMetrics = proxy.NewMetrics(n.registry, n.log), proxy.NewUpstreamMetrics(n.registry), proxy.NewStoreMetrics(n.registry)
 	n.declareMetrics()
-	if err := n.open(ctx); err != nil {
+	if err := n.open(ctx, opened); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	n.serve()
 	return n, nil
 }
 
-func (n *node) open(ctx context.Context) (err error) {
-	if n.public, err = n.listen(ctx, n.config.Listen, "listen"); err != nil {
+func (n *node) open(ctx context.Context, opened sockets) (err error) {
+	if n.public, err = n.listen(ctx, opened[publicSocket], n.config.Listen, "listen"); err != nil {
 		return err
 	}
-	if n.private, err = n.listen(ctx, n.config.AdminListen, "admin_listen"); err != nil {
+	if n.private, err = n.listen(ctx, opened[privateSocket], n.config.AdminListen, "admin_listen"); err != nil {
 		return err
 	}
 	if n.store, err = n.openStore(ctx); err != nil {
@@ -148,7 +158,7 @@ func (n *node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.gateway = n.newServer(documents.Before(http.HandlerFunc(n.serveHTTP)), quiet)
+	n.gateway = n.newcomers.watch(n.newServer(documents.Before(http.HandlerFunc(n.serveHTTP)), quiet))
 	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}
@@ -162,10 +172,14 @@ func (n *node) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	n.current.Load().gateway.ServeHTTP(w, r)
 }
 
-// listen says what to do about a port in use.
-func (n *node) listen(ctx context.Context, address, setting string) (net.Listener, error) {
-	var l net.ListenConfig
-	listener, err := l.Listen(ctx, "tcp", address)
+// listen opens the address, unless there is a listener for it. It says what to
+// do about a port in use.
+func (n *node) listen(ctx context.Context, listener net.Listener, address, setting string) (net.Listener, error) {
+	var err error
+	if listener == nil {
+		var l net.ListenConfig
+		listener, err = l.Listen(ctx, "tcp", address)
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s %s: the port is in use by another process; choose another one, or stop that process", setting, address)
 	}

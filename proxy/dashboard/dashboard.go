@@ -39,7 +39,7 @@ type Store interface {
 	Once(ctx context.Context, name string) (bool, error)
 }
 
-// Options is what a Dashboard is made of. All are needed but Brand, Products
+// Options is what a Dashboard is made of. All are needed but Brand, Providers, Products
 // and API.
 type Options struct {
 	People    *signin.Authenticator
@@ -47,6 +47,10 @@ type Options struct {
 	Catalogue policy.Catalogue
 	Products  []contract.Product
 	Brand     Brand
+	// Providers are those by which people may sign in beside passwords, or, with
+	// NoPasswords, instead.
+	Providers   []Provider
+	NoPasswords bool
 	// API is the URL of the API as customers call it; "" where it is at the host
 	// of the pages.
 	API string

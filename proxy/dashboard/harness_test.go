@@ -52,6 +52,10 @@ type site struct {
 	catalogue policy.Catalogue
 	maxKeys   int
 	change    func(*dashboard.Options)
+	// providers are those of the sign-in page, and without passwords alone.
+	providers   []dashboard.Provider
+	noPasswords bool
+	pages       atomic.Pointer[dashboard.Dashboard]
 }
 
 // open opens the store: the site's own, or another node's.
@@ -98,28 +102,38 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
 	s.must(err)
 	s.user = s.addUser(hasher, userEmail, userPassword)
-	s.people, err = signin.New(signin.Options{
-		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Now: s.clock, Log: zap.NewNop(),
-	})
-	s.must(err)
-	options := dashboard.Options{
-		People: s.people, Store: s.pagesStore(), Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
-		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
-	}
-	if s.change != nil {
-		s.change(&options)
-	}
-	pages, err := dashboard.New(options)
-	s.must(err)
+	s.serve(s.providers)
 	s.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := dashboard.From{Client: netip.MustParseAddr(clientIP), RequestID: "request-1", Scheme: "https", Refuse: func(p *problem.Problem) { s.refused.Store(p) }}
-		if err := pages.Serve(w, r, from); err != nil {
+		if err := s.pages.Load().Serve(w, r, from); err != nil {
 			t.Errorf("%s %s: %v", r.Method, r.URL, err)
 		}
 	}))
 	t.Cleanup(s.server.Close)
 	s.browser = s.newBrowser()
 	return s
+}
+
+// serve makes the pages: anew, where there were some.
+func (s *site) serve(providers []dashboard.Provider) {
+	s.t.Helper()
+	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
+	s.must(err)
+	s.people, err = signin.New(signin.Options{
+		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, NoPasswords: s.noPasswords, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	options := dashboard.Options{
+		People: s.people, Store: s.pagesStore(), Catalogue: s.catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
+		Products:  []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
+		Providers: providers, NoPasswords: s.noPasswords,
+	}
+	if s.change != nil {
+		s.change(&options)
+	}
+	pages, err := dashboard.New(options)
+	s.must(err)
+	s.pages.Store(pages)
 }
 
 func (s *site) must(err error) {

@@ -52,6 +52,9 @@ func TestAdvice(t *testing.T) {
 			key:  func(s *site) policy.Key { s.pass(171 * day); k := s.key(expiring); s.pass(29 * day); return k },
 			uses: []use{{sharedRead, "allowed", day, 1}}, hidden: []string{idleTitle, unusedTitle, "Never used"},
 		},
+		"nor one that was not used yet": {
+			key: func(s *site) policy.Key { s.pass(111 * day); k := s.key(expiring); s.pass(89 * day); return k }, hidden: []string{unusedTitle, "Never used If"},
+		},
 		"nor one that was regenerated": {
 			key: func(s *site) policy.Key {
 				k := s.key(expiring)

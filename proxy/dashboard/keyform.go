@@ -47,7 +47,7 @@ func (d *Dashboard) showNewKey(v *visit) error {
 func (d *Dashboard) newKeyForm(v *visit, status int, p keyFormPage) error {
 	p.Path, p.Back = newKeyPath, keysPath
 	d.complete(v, &p, nil)
-	return d.show(v, page{name: "key-form", title: p.titled("Create API key"), current: keysPath, scripts: []string{"keyform.js"}, status: status, content: p})
+	return d.show(v, page{name: "key-form", title: p.titled("Create API Key"), current: keysPath, scripts: []string{"keyform.js"}, status: status, content: p})
 }
 
 // createKey makes the key, once for each form that was shown: a form that is

@@ -181,7 +181,7 @@ func TestKeyPageOffersWhatTheSessionMay(t *testing.T) {
 	s := start(t)
 	k := s.key()
 	path := "/dashboard/keys/" + string(k.ID)
-	edit, disable, regenerate, revoke := `href="`+path+`/edit"`, `method="post" action="`+path+`/disable"`, `href="`+path+`/regenerate"`, `href="`+path+`/revoke"`
+	edit, disable, regenerate, revoke := `href="`+path+`/edit"`, `href="`+path+`/disable"`, `href="`+path+`/regenerate"`, `href="`+path+`/revoke"`
 	s.signIn()
 	for name, test := range map[string]struct {
 		grants []string
@@ -223,7 +223,7 @@ func TestKeyPageShowsTheStateOfAKey(t *testing.T) {
 	s.signIn()
 	a := s.get("/dashboard/keys/" + string(disabled.ID))
 	a.shows(t, "This key is disabled", "Enable")
-	a.has(t, string(disabled.ID)+"/enable", true)
+	a.has(t, `method="post" action="/dashboard/keys/`+string(disabled.ID)+`/enable"`, true)
 	a.has(t, string(disabled.ID)+"/disable", false)
 	a = s.get("/dashboard/keys/" + string(expired.ID))
 	a.shows(t, "This key has expired", "Expired")

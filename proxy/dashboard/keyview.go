@@ -178,7 +178,7 @@ func ago(t, now time.Time) string {
 		if distance < unit.long {
 			continue
 		}
-		n := int(distance / unit.long)
+		n := int((distance + unit.long/20) / unit.long) // what is as good as whole counts as that
 		words := fmt.Sprintf("%d %s", n, unit.name)
 		if n != 1 {
 			words += "s"

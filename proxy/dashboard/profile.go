@@ -19,23 +19,32 @@ const (
 
 // profileRoutes are what users change of themselves.
 func (d *Dashboard) profileRoutes() []*route {
-	return []*route{
+	list := []*route{
 		{pattern: "GET " + profilePath, answer: d.showProfile},
-		{pattern: "POST " + profilePath + "/password", answer: d.changePassword},
 		{pattern: "POST " + profilePath + "/sessions/{id}/sign-out", answer: d.endSession},
 		{pattern: "POST " + everywherePath, answer: d.signOutEverywhere},
+		{pattern: "GET " + passwordPath, unchanged: true, answer: d.showFirstPassword},
+		{pattern: "POST " + passwordPath, unchanged: true, answer: d.chooseFirstPassword},
+	}
+	if d.o.NoPasswords {
+		return list
+	}
+	return append(list, []*route{
+		{pattern: "POST " + profilePath + "/password", answer: d.changePassword},
 		{pattern: "GET " + totpPath, answer: d.showTOTP},
 		{pattern: "POST " + totpPath, answer: d.enableTOTP},
 		{pattern: "GET " + removeTOTPPath, answer: d.showRemoveTOTP},
 		{pattern: "POST " + removeTOTPPath, answer: d.disableTOTP},
-		{pattern: "GET " + passwordPath, unchanged: true, answer: d.showFirstPassword},
-		{pattern: "POST " + passwordPath, unchanged: true, answer: d.chooseFirstPassword},
-	}
+	}...)
 }
 
 // profilePage is what a user sees of itself.
 type profilePage struct {
 	Password passwordForm
+	// Passwords: the user has one, and it is good for something.
+	Passwords bool
+	// Provider is what calls the provider of the user's identity, "" for none.
+	Provider string
 	Sessions []sessionView
 	// RecoveryLeft is how many recovery codes still work.
 	RecoveryLeft int
@@ -58,7 +67,13 @@ func (d *Dashboard) profile(v *visit, status int, f passwordForm) error {
 	if err != nil {
 		return d.asSignedIn(v, err)
 	}
-	content := profilePage{Password: f.of(v)}
+	user := v.session.User
+	content := profilePage{Password: f.of(v), Passwords: user.HasPassword && !d.o.NoPasswords, Provider: user.Identity.Issuer}
+	for _, p := range d.o.Providers {
+		if p.Issuer == user.Identity.Issuer {
+			content.Provider = p.Label
+		}
+	}
 	for _, ss := range list {
 		view := sessionView{ID: ss.ID, Browser: browserOf(ss.Agent), Agent: ss.Agent, Since: ss.CreatedAt, Here: ss.ID == v.session.ID}
 		if ss.Client.IsValid() {
@@ -66,7 +81,7 @@ func (d *Dashboard) profile(v *visit, status int, f passwordForm) error {
 		}
 		content.Sessions = append(content.Sessions, view)
 	}
-	if v.session.User.TOTP {
+	if user.TOTP {
 		if content.RecoveryLeft, err = d.o.People.RecoveryLeft(ctx, v.session, v.from); err != nil {
 			return d.asSignedIn(v, err)
 		}

@@ -19,6 +19,9 @@ type signInPage struct {
 	Ticket string
 	Error  string
 	Ended  bool
+	// Providers have buttons; without Passwords there is nothing else.
+	Providers []Provider
+	Passwords bool
 }
 
 func (d *Dashboard) showSignIn(v *visit) error {
@@ -27,12 +30,16 @@ func (d *Dashboard) showSignIn(v *visit) error {
 }
 
 func (d *Dashboard) signInForm(v *visit, status int, p signInPage) error {
+	p.Providers, p.Passwords = d.o.Providers, !d.o.NoPasswords
 	return d.show(v, page{name: "sign-in", title: "Sign in", status: status, content: p})
 }
 
 // signIn begins a session of who proves to be a user. Whatever session the
 // browser had before ends with it.
 func (d *Dashboard) signIn(v *visit) error {
+	if d.o.NoPasswords {
+		return problem.New(problem.NotFound, "Nobody signs in with a password here.")
+	}
 	form, err := v.form()
 	if err != nil {
 		return err

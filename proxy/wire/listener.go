@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +51,10 @@ type Listener struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
+
+	draining atomic.Bool
+	drained  chan struct{} // closed when nothing is accepted any more, by endDrain
+	endDrain func()
 }
 
 type accepted struct {
@@ -69,6 +74,8 @@ func Listen(l net.Listener, o Options) (*Listener, error) {
 		counts: newCounts(o.Total, o.PerAddress, o.Trusted),
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.drained = make(chan struct{})
+	w.endDrain = sync.OnceFunc(func() { close(w.drained) })
 	w.meter.watch(w.counts)
 	if o.Certificate != nil {
 		w.secure = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: o.Certificate, NextProtos: []string{"h2", "http/1.1"}}
@@ -89,6 +96,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if l.secure == nil {
 		c, err := l.admit()
 		if err != nil {
+			if l.isDrained() {
+				<-l.ctx.Done()
+				return nil, net.ErrClosed
+			}
 			return nil, err
 		}
 		return newConn(c, l.guard), nil
@@ -106,6 +117,9 @@ func (l *Listener) Close() error {
 	l.stop()
 	err := l.Listener.Close()
 	l.running.Wait()
+	if l.draining.Load() && errors.Is(err, net.ErrClosed) {
+		return nil // Drain closed it
+	}
 	return err
 }
 
@@ -128,15 +142,22 @@ func (l *Listener) admit() (net.Conn, error) {
 // handshakes accepts connections until the listener is closed, and gives each
 // a goroutine of its own for its handshake.
 func (l *Listener) handshakes() {
+	var underWay sync.WaitGroup
+	defer underWay.Wait()
 	for {
 		c, err := l.admit()
 		if err != nil {
+			if l.draining.Load() {
+				underWay.Wait()
+				l.endDrain()
+				return
+			}
 			if !l.hand(accepted{err: err}) {
 				return
 			}
 			continue // the server decides whether to go on
 		}
-		l.running.Go(func() { l.handshake(c) })
+		underWay.Go(func() { l.handshake(c) })
 	}
 }
 

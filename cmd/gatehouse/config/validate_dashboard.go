@@ -16,6 +16,7 @@ func (v *validator) dashboard(p path, d Dashboard) {
 	}
 	v.apiURL(p.key("api_url"), d)
 	v.brand(p.key("brand"), d.Brand)
+	v.providers(p, d)
 	if !d.Enabled || d.Host == "" {
 		return
 	}

@@ -66,7 +66,7 @@ func (a *Authenticator) ChangePassword(ctx context.Context, ss *keystore.Session
 // beginAnew begins a session in place of those that a change has ended. Where
 // the user may not sign in any more since, the change stands all the same.
 func (a *Authenticator) beginAnew(ctx context.Context, u keystore.User, from From) (Session, error) {
-	s, err := a.begin(ctx, u, from)
+	s, err := a.begin(ctx, u, from, "")
 	if errors.Is(err, ErrRefused) {
 		err = ErrNoSession
 	}

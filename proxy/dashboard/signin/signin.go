@@ -55,6 +55,9 @@ func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (begun S
 	if err := a.attempt(email, from); err != nil {
 		return Session{}, err
 	}
+	if a.o.NoPasswords {
+		return Session{}, ErrRefused
+	}
 	for range signInTries {
 		user, err := a.signIn(ctx, email, proof{p, ticket}, from)
 		if errors.Is(err, keystore.ErrConflict) {
@@ -63,9 +66,20 @@ func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (begun S
 		if err != nil {
 			return Session{}, err
 		}
-		return a.begin(ctx, user, from)
+		return a.begin(ctx, user, from, "")
 	}
 	return Session{}, fmt.Errorf("sign in: %w", keystore.ErrConflict)
+}
+
+// methodOf is what the audit trail says of a sign-in with a password.
+func methodOf(had, left keystore.Credentials) string {
+	switch {
+	case had.TOTPSecret == "":
+		return "password"
+	case len(left.Recovery) < len(had.Recovery):
+		return "password and recovery code"
+	}
+	return "password and code"
 }
 
 // attempt counts an attempt against the address, and then the e-mail address:
@@ -107,11 +121,7 @@ func (a *Authenticator) signIn(ctx context.Context, email keystore.Email, p proo
 	if err != nil {
 		return keystore.User{}, err
 	}
-	by := policy.Caller{
-		Account: found.Account, Client: from.Client, RequestID: from.RequestID,
-		Person: policy.Actor{Kind: policy.ActorSession, ID: string(found.User.ID)},
-	}
-	return a.o.Users.SignedIn(ctx, by, found, left)
+	return a.o.Users.SignedIn(ctx, personOf(found, from), found, keystore.SignIn{Method: methodOf(found.Credentials, left), Left: left})
 }
 
 // prove returns the credentials that are left when the proof was used: with
