@@ -5,11 +5,14 @@ import "errors"
 // Method is how somebody signs in.
 type Method string
 
-// ByPassword is signing in with a password, and a code where one is asked for.
-const ByPassword Method = "password"
+// The ways to sign in.
+const (
+	ByPassword Method = "password" // and a code, where one is asked for
+	ByProvider Method = "oidc"     // an identity provider vouches
+)
 
 // Methods returns every way to sign in.
-func Methods() []Method { return []Method{ByPassword} }
+func Methods() []Method { return []Method{ByPassword, ByProvider} }
 
 // Outcome is how an attempt to sign in ended, in few words.
 type Outcome string
@@ -39,7 +42,7 @@ func (a *Authenticator) counted(m Method, err error) {
 	switch {
 	case err == nil:
 		outcome = OutcomeOK
-	case errors.Is(err, ErrRefused), errors.As(err, &needed) && needed.Wrong:
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrUnknownPerson), errors.As(err, &needed) && needed.Wrong:
 		outcome = OutcomeRefused
 	case errors.Is(err, ErrCodeNeeded):
 		outcome = OutcomeCodeNeeded

@@ -26,7 +26,11 @@ type Vouched struct {
 // Admit counts an attempt from the address before a provider is asked about
 // it, or returns *TooManyError.
 func (a *Authenticator) Admit(from From) error {
-	return a.addresses.take(nameOf(from.Client), a.o.Now())
+	err := a.addresses.take(nameOf(from.Client), a.o.Now())
+	if err != nil {
+		a.counted(ByProvider, err)
+	}
+	return err
 }
 
 // SignInVouched begins a session for a person whom a provider vouches for. A
@@ -37,7 +41,8 @@ func (a *Authenticator) Admit(from From) error {
 //
 // A second step is the provider's business, and whether the password must be
 // changed matters to who shows the password.
-func (a *Authenticator) SignInVouched(ctx context.Context, v Vouched, from From) (Session, error) {
+func (a *Authenticator) SignInVouched(ctx context.Context, v Vouched, from From) (begun Session, err error) {
+	defer func() { a.counted(ByProvider, err) }()
 	for range signInTries {
 		user, err := a.signInVouched(ctx, v, from)
 		switch {
