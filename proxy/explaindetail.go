@@ -57,7 +57,7 @@ func (x *exchange) fault(p *problem.Problem) string {
 			detail += " " + p.Cause.Error()
 		}
 	case problem.KeyExpired:
-		detail += " " + expiryText(x.caller.Key) + "."
+		detail += " It has expired at " + expiryTime(x.caller.Key) + "."
 	case problem.IPNotAllowed:
 		detail += " Allowed: " + strings.Join(x.caller.Key.Addresses.Strings(), ", ") + "."
 	case problem.SubaccountNotAllowed:
@@ -78,8 +78,10 @@ func expiryText(k *policy.Key) string {
 	if k.Expiry.Never() {
 		return "it never expires"
 	}
-	return "its expiry is " + time.Unix(k.Expiry.Unix(), 0).UTC().Format(time.RFC3339)
+	return "it expires at " + expiryTime(k)
 }
+
+func expiryTime(k *policy.Key) string { return time.Unix(k.Expiry.Unix(), 0).UTC().Format(time.RFC3339) }
 
 func addressText(x *exchange) string {
 	seen := "not known"

@@ -30,6 +30,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the gateway."`
 	Demo    demoCommand    `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
 	Check   checkCommand   `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
+	Explain explainCommand `cmd:"" help:"Say what a gateway decides about a request, step by step, and why."`
 	Account accountCommand `cmd:"" help:"Provision accounts, as an operator."`
 	User    userCommand    `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
 	Key     keyCommand     `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`

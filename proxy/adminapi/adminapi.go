@@ -18,6 +18,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
@@ -64,8 +65,10 @@ type Options struct {
 	Products  []string
 	// Plans are those that an account can have.
 	Plans []string
-	Now   func() time.Time
-	Log   *zap.Logger
+	// Explain says what the gateway would do with a request, and does nothing.
+	Explain func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error)
+	Now     func() time.Time
+	Log     *zap.Logger
 }
 
 // API serves the operators' endpoints. It may be used concurrently.
@@ -77,7 +80,7 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Explain == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
@@ -95,6 +98,7 @@ func New(o Options) (*API, error) {
 		{"DELETE /admin/v1/accounts/{id}/users/{user}", a.deleteUser, keystore.UserDelete},
 		{"POST /admin/v1/accounts/{id}/users/{user}/password", a.setPassword, keystore.UserPassword},
 		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
+		{"POST /admin/v1/explain", a.explain, ""},
 	} {
 		a.mux.Handle(e.match, e)
 	}
