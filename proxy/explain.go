@@ -102,7 +102,7 @@ func (g *Gateway) Explain(ctx context.Context, q Question) (Explanation, error) 
 	}
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
 	if err != nil {
-		return unreadable(problem.New(problem.InvalidRequest, "This request is malformed."), q), nil
+		return unreadable(&problem.Problem{Code: problem.InvalidRequest, Detail: "This request is malformed.", Cause: err}, q), nil //nolint:nilerr // it is what is explained
 	}
 	r.RemoteAddr = netip.AddrPortFrom(q.Client, 0).String()
 	x := g.begin(nowhere{http.Header{}}, r.WithContext(ctx))

@@ -57,8 +57,14 @@ func askable() []asked {
 		"/serp/v1/open#x", "/serp/v1/open?a#x", "/é", "/a%zz", "*", "/serp/v1/op en",
 	}
 	credentials := [][]string{
-		nil, {"api-token: " + good}, {"Authorization: Bearer " + good}, {"api-token: " + good, "Authorization: Bearer x"},
-		{"api-token: " + tokenOf("unknown")}, {"api-token: x"}, {"api-token: " + good, "api-token: " + good}, {"Authorization: Basic eDp5"},
+		nil,
+		{"api-token: " + good},
+		{"Authorization: Bearer " + good},
+		{"api-token: " + good, "Authorization: Bearer x"},
+		{"api-token: " + tokenOf("unknown")},
+		{"api-token: x"},
+		{"api-token: " + good, "api-token: " + good},
+		{"Authorization: Basic eDp5"},
 	}
 	for _, target := range targets {
 		for _, lines := range credentials {
@@ -91,9 +97,13 @@ func entries() map[string]keystore.Entry {
 		"disabled":  changed(func(k *policy.Key, _ *policy.Account) { k.Active = false }),
 		"suspended": changed(func(_ *policy.Key, a *policy.Account) { a.Status = policy.Suspended }),
 		"expired":   changed(func(k *policy.Key, _ *policy.Account) { k.Expiry = policy.ExpiresAt(theTime.Unix()) }),
-		"elsewhere": changed(func(k *policy.Key, _ *policy.Account) { k.Addresses = policy.OnlyAddresses(netip.MustParsePrefix("10.0.0.0/8")) }),
-		"reader":    changed(func(k *policy.Key, _ *policy.Account) { k.Permissions = policy.NewPermissionSet(readPermission, serpPermission) }),
-		"lost":      changed(func(_ *policy.Key, a *policy.Account) { a.Permissions = policy.NewPermissionSet(serpPermission) }),
+		"elsewhere": changed(func(k *policy.Key, _ *policy.Account) {
+			k.Addresses = policy.OnlyAddresses(netip.MustParsePrefix("10.0.0.0/8"))
+		}),
+		"reader": changed(func(k *policy.Key, _ *policy.Account) {
+			k.Permissions = policy.NewPermissionSet(readPermission, serpPermission)
+		}),
+		"lost": changed(func(_ *policy.Key, a *policy.Account) { a.Permissions = policy.NewPermissionSet(serpPermission) }),
 	}
 }
 

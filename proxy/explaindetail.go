@@ -81,7 +81,9 @@ func expiryText(k *policy.Key) string {
 	return "it expires at " + expiryTime(k)
 }
 
-func expiryTime(k *policy.Key) string { return time.Unix(k.Expiry.Unix(), 0).UTC().Format(time.RFC3339) }
+func expiryTime(k *policy.Key) string {
+	return time.Unix(k.Expiry.Unix(), 0).UTC().Format(time.RFC3339)
+}
 
 func addressText(x *exchange) string {
 	seen := "not known"

@@ -26,6 +26,7 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/adminapi"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
@@ -57,6 +58,7 @@ type world struct {
 	api   *adminapi.API
 
 	passwords *password.Hasher
+	explained contract.ExplainedRequest // that was asked last
 }
 
 func newWorld(t *testing.T) *world {
@@ -84,6 +86,10 @@ func newWorld(t *testing.T) *world {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	w.api, err = adminapi.New(adminapi.Options{
 		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
+		Explain: func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error) {
+			w.explained = r
+			return contract.Explanation{}, w.store.Ready(ctx)
+		},
 		Log: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
 	})
 	if err != nil {
