@@ -287,6 +287,7 @@ func (n names) marker() string                         { return n.prefix + "stor
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
 func (n names) budget(subject string) string           { return n.prefix + "budget:" + subject }
+func (n names) once(name string) string                { return n.prefix + "once:" + name }
 func (n names) key(tokenHash string) string            { return n.prefix + "key:" + tokenHash }
 func (n names) account(id policy.AccountID) string     { return n.prefix + "account:{" + string(id) + "}" }
 func (n names) accountKeys(id policy.AccountID) string { return n.account(id) + ":keys" }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -379,6 +380,25 @@ func TestPreflightIsExplained(t *testing.T) {
 	g = ownGate(t, n)
 	if e := g.explain(t, asked{"PUT", "/own/x", []string{"api-token: " + good}}.question()); e.Reason != string(problem.PermissionDenied) || len(n.taken()) != 0 {
 		t.Errorf("got %s, and noted %v", e.Reason, n.taken())
+	}
+}
+
+// TestSiteIsExplainedAndNotServed: it signs people in by itself.
+func TestSiteIsExplainedAndNotServed(t *testing.T) {
+	t.Parallel()
+	served := 0
+	g := newGate(t, func(s *setup) {
+		s.options.Site = &proxy.Site{
+			Prefix: "/dashboard", Pattern: func(*http.Request) string { return "GET /dashboard/" },
+			Serve: func(http.ResponseWriter, *http.Request, proxy.Visit) error { served++; return nil },
+		}
+	})
+	e := g.explain(t, asked{"GET", "/dashboard/keys", nil}.question())
+	if e.Reason != "allowed" || e.Route != "GET /dashboard/" || served != 0 || e.Steps[3].Outcome != proxy.NotReached {
+		t.Errorf("served %d times, and explained as %+v", served, e)
+	}
+	if e := g.explain(t, asked{"POST", "/dashboard/keys", []string{"Content-Length: 99999"}}.question()); e.Reason != string(problem.BodyTooLarge) {
+		t.Errorf("got %s", e.Reason)
 	}
 }
 

@@ -49,6 +49,8 @@ type Options struct {
 	Counted func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time)
 	// Live watches over requests that last; nil for nobody.
 	Live *Live
+	// Site is what people are served; nil for nothing.
+	Site *Site
 	// ProtocolTokens lets a WebSocket present its token as the subprotocol
 	// gatehouse.token.TOKEN, as browsers must.
 	ProtocolTokens bool
@@ -174,6 +176,9 @@ func (g *Gateway) decide(ctx context.Context, x *exchange) (answered bool, err e
 		return false, err
 	}
 	x.step = stepRoute
+	if g.o.Site.owns(x.r, x.path) {
+		return true, g.visit(x)
+	}
 	if g.o.Routes.isReserved(x.path) && g.cors.admit(x.w.Header(), x.r.Header) && g.preflight(x) {
 		return true, nil
 	}

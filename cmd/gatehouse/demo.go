@@ -16,11 +16,13 @@ import (
 	"gatehouse/cmd/gatehouse/config"
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/password"
 )
 
-// The subaccounts of the demo's account.
+// The demo's account, its user and its subaccounts.
 const (
 	demoAccount     = "demo"
+	demoEmail       = "demo@example.com"
 	demoDatacenter  = "5b0d9c6e-3f0a-4a57-9d0e-1c2f6a7b8c90"
 	demoResidential = "c7e1f2a4-8b6d-4c3e-a5f9-0d1e2b3c4d5f"
 )
@@ -56,9 +58,9 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w (--listen and --admin-listen choose other ports)", err)
 	}
-	token, err := n.provisionDemo(t.ctx)
+	made, err := n.provisionDemo(t.ctx)
 	if err == nil {
-		err = c.introduce(t, n, token)
+		err = c.introduce(t, n, made)
 	}
 	if err != nil {
 		return errors.Join(err, n.close())
@@ -106,8 +108,11 @@ func startDemoBackends(ctx context.Context, c *config.Config) (stop func(), err 
 	return stop, nil
 }
 
-// provisionDemo makes the account and its first key.
-func (n *node) provisionDemo(ctx context.Context) (token string, err error) {
+// demoSecrets are what the demo shows on the terminal of who started it.
+type demoSecrets struct{ token, password string }
+
+// provisionDemo makes the account, its user and its first key.
+func (n *node) provisionDemo(ctx context.Context) (made demoSecrets, err error) {
 	_, _, err = n.store.PutAccount(ctx, policy.Caller{}, keystore.Account{
 		ID: demoAccount, Name: "Demo", Status: policy.Active, Permissions: []string{"*"},
 		Subaccounts: []policy.Subaccount{
@@ -116,11 +121,19 @@ func (n *node) provisionDemo(ctx context.Context) (token string, err error) {
 		},
 	})
 	if err != nil {
-		return "", err
+		return demoSecrets{}, err
 	}
 	account, err := n.store.Rules(ctx, demoAccount)
 	if err != nil {
-		return "", err
+		return demoSecrets{}, err
+	}
+	made.password = password.Generate()
+	hash, err := n.passwords.Hash(ctx, made.password)
+	if err != nil {
+		return demoSecrets{}, err
+	}
+	if _, err := n.store.CreateUser(ctx, policy.Caller{Account: account}, keystore.NewUser{Email: demoEmail, Name: "Demo", PasswordHash: hash}); err != nil {
+		return demoSecrets{}, err
 	}
 	_, minted, err := n.store.Create(ctx, policy.Caller{Account: account}, keystore.NewKey{
 		Name: "First key",
@@ -128,15 +141,18 @@ func (n *node) provisionDemo(ctx context.Context) (token string, err error) {
 			policy.CreateKeys, policy.ReadKeys),
 		Addresses: policy.AnyAddress(), Expiry: policy.NeverExpires(),
 	})
-	return minted.Reveal(), err
+	made.token = minted.Reveal()
+	return made, err
 }
 
 // introduce says what there is and what to try.
-func (c *demoCommand) introduce(t *terminal, n *node, token string) error {
+func (c *demoCommand) introduce(t *terminal, n *node, made demoSecrets) error {
 	base := "http://" + dialable(n.public.Addr())
 	whitelist := base + "/v4/account/" + demoDatacenter + "/datacenter_shared/whitelist"
 	return t.print(`Gatehouse is running, with sample backends. Everything is gone when it stops (Ctrl-C).
 
+  Dashboard             %[1]s/dashboard
+    sign in as          %[9]s with the password %[10]s
   Products and key API  %[1]s
   Metrics and health    http://%[2]s/metrics  /readyz
   Account               %[3]s, subaccounts %[4]s (datacenter_shared), %[5]s (residential)
@@ -155,7 +171,8 @@ A new key, made with the first one: it reads only, one subaccount only, from thi
 As the operator:
   GATEHOUSE_ADMIN_TOKEN=%[8]s gatehouse key list --account %[3]s --admin http://%[2]s
 
-`, base, dialable(n.private.Addr()), demoAccount, demoDatacenter, demoResidential, token, whitelist, string(n.config.AdminToken))
+`, base, dialable(n.private.Addr()), demoAccount, demoDatacenter, demoResidential, made.token, whitelist,
+		string(n.config.AdminToken), demoEmail, made.password)
 }
 
 // dialable is an address that a client on this machine can connect to.

@@ -11,7 +11,7 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/proxy"
 	"gatehouse/proxy/contract"
-	"gatehouse/proxy/keyapi"
+	"gatehouse/proxy/dashboard"
 	"gatehouse/proxy/wire"
 )
 
@@ -90,8 +90,13 @@ func newOffline(c *config.Config) (*offline, error) {
 	specs := c.RouteSpecs(func(name string) proxy.Backend { return nobody(name) })
 	options := b.options()
 	options.Keys, options.Records = unknownKeys{}, discarded{}
-	if options.Routes, err = proxy.NewRoutes(keyapi.Reserved(), append(own, specs...)); err != nil {
+	if options.Routes, err = proxy.NewRoutes(c.Reserved(), append(own, specs...)); err != nil {
 		return nil, err
+	}
+	if c.Dashboard.Enabled {
+		options.Site = &proxy.Site{
+			Host: c.Dashboard.Host, Prefix: dashboard.Prefix, Pattern: func(*http.Request) string { return "the dashboard" },
+		}
 	}
 	gateway, err := proxy.New(options)
 	return &offline{gateway: gateway, limits: headLimits(c)}, err

@@ -47,6 +47,7 @@ type settings struct {
 	// Lines of YAML that are added to the sections of these names.
 	Products, Upstreams, Routes string
 	Token                       string // YAML of token
+	Dashboard                   string // YAML of dashboard
 	Plain                       bool   // without the race detector
 
 	Listen, AdminListen string // chosen by the harness
@@ -114,6 +115,7 @@ cors: {origins: {{.Origins}}}
 limits: {key: {{.Key}}, management: {{.Management}}, failed_auth: {{.FailedAuth}}, scope: {{.Scope}}, in_flight: {{.InFlight}}, max_body: 64KiB{{.Inbound}}}
 plans: {{.Plans}}
 delegation: {{.Delegation}}
+dashboard: {{.Dashboard}}
 log: {level: {{.Level}}}
 `))
 
@@ -142,6 +144,7 @@ func (s settings) withDefaults() settings {
 		{&s.Delegation, "{}"},
 		{&s.OtherTimeout, "1s"},
 		{&s.Token, "{}"},
+		{&s.Dashboard, "{}"},
 		{&s.Datacenter, "127.0.0.1:1"},
 		{&s.Residential, "127.0.0.1:1"},
 	} {

@@ -16,7 +16,7 @@ import (
 	"gatehouse/policy"
 	"gatehouse/proxy"
 	"gatehouse/proxy/adminapi"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
 )
@@ -27,9 +27,8 @@ type generation struct {
 	config      *config.Config
 	catalogue   policy.Catalogue
 	gateway     *proxy.Gateway
-	admin       http.Handler             // of /admin/v1; nil where it is off
-	people      *dashboard.Authenticator // nil where the dashboard is off
-	certificate *tls.Certificate         // nil for plain HTTP
+	admin       http.Handler     // of /admin/v1; nil where it is off
+	certificate *tls.Certificate // nil for plain HTTP
 	parts       map[string]part
 }
 
@@ -74,9 +73,6 @@ func (b *builder) generation() (*generation, error) {
 	}
 	g.catalogue = b.catalogue
 	if g.certificate, err = loadCertificate(b.config.TLS); err != nil {
-		return nil, err
-	}
-	if g.people, err = b.people(); err != nil {
 		return nil, err
 	}
 	if g.gateway, err = b.gateway(); err != nil {
@@ -126,7 +122,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	if err := b.limit(specs); err != nil {
 		return nil, err
 	}
-	routes, err := proxy.NewRoutes(keyapi.Reserved(), append(own, specs...))
+	routes, err := proxy.NewRoutes(c.Reserved(), append(own, specs...))
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +130,9 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	options.Routes, options.Keys, options.Records, options.Live = routes, b.store, b.records, b.live.Load()
 	options.Used, options.Counted = b.store.Used, b.store.Count
 	if err := b.limits(&options); err != nil {
+		return nil, err
+	}
+	if options.Site, err = b.site(); err != nil {
 		return nil, err
 	}
 	return proxy.New(options)
@@ -153,12 +152,8 @@ func (b *builder) options() proxy.Options {
 
 // ownRoutes are those of the key API.
 func (b *builder) ownRoutes() ([]proxy.RouteSpec, error) {
-	products := make([]keyapi.Product, 0, len(b.config.Products))
-	for _, p := range b.config.Products {
-		products = append(products, keyapi.Product{Name: p.Name, Label: p.Label})
-	}
 	keys, err := keyapi.New(keyapi.Options{
-		Keys: b.store, Audit: b.store, Usage: b.store, Catalogue: b.catalogue, Products: products, Now: time.Now,
+		Keys: b.store, Audit: b.store, Usage: b.store, Catalogue: b.catalogue, Products: b.products(), Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -173,6 +168,15 @@ func (b *builder) ownRoutes() ([]proxy.RouteSpec, error) {
 		})
 	}
 	return specs, nil
+}
+
+// products are those of the catalogue, as customers see them.
+func (b *builder) products() []contract.Product {
+	products := make([]contract.Product, 0, len(b.config.Products))
+	for _, p := range b.config.Products {
+		products = append(products, contract.Product{Name: p.Name, Label: p.Label})
+	}
+	return products
 }
 
 // refusals notes refused actions of the endpoint in the audit trail; nil for
@@ -198,20 +202,6 @@ func (b *builder) adminAPI(gateway *proxy.Gateway) (http.Handler, error) {
 	return adminapi.New(adminapi.Options{
 		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
 		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Explain: b.explainer(gateway), Now: time.Now, Log: b.log,
-	})
-}
-
-// people makes what signs people in; nil where the dashboard is off.
-func (b *builder) people() (*dashboard.Authenticator, error) {
-	if !b.config.Dashboard.Enabled {
-		return nil, nil
-	}
-	session := b.config.Dashboard.Session
-	return take(b, "people", session, func() (*dashboard.Authenticator, func(), error) {
-		made, err := dashboard.New(dashboard.Options{
-			Users: b.store, Sessions: b.store, Passwords: b.passwords, Idle: session.Idle, Absolute: session.Absolute, Now: time.Now, Log: b.log,
-		})
-		return made, func() {}, err
 	})
 }
 

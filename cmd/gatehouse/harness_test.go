@@ -18,6 +18,7 @@ const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	stopChromium()
 	if built.folder != "" {
 		if err := os.RemoveAll(built.folder); err != nil {
 			fmt.Fprintln(os.Stderr, err)

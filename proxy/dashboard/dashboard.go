@@ -1,189 +1,154 @@
-// Package dashboard lets people sign in: it proves who they are, and keeps
-// their sessions. It decides nothing about keys, and has no pages yet.
+// Package dashboard serves the web pages in which people manage the keys of
+// their account. Who they are is for package signin to say, what they may do
+// for policy, and keystore keeps it all: a page only asks and shows.
 package dashboard
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"time"
 
-	"github.com/alexedwards/scs/v2"
 	"go.uber.org/zap"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
-	"gatehouse/proxy/password"
+	"gatehouse/proxy/contract"
+	"gatehouse/proxy/dashboard/signin"
+	"gatehouse/proxy/problem"
 )
 
-// What signing in can end with, beside errors of the store and *TooManyError.
-var (
-	// ErrRefused: e-mail address, password or code are wrong, or nobody may
-	// sign in with them. It does not say which.
-	ErrRefused = errors.New("sign-in refused")
-	// ErrCodeNeeded: the password is right, and a code is asked for too.
-	ErrCodeNeeded = errors.New("a code of the authenticator is needed")
-	// ErrNoSession: nobody is signed in, or not any more.
-	ErrNoSession = errors.New("no session")
-	// ErrMustChange: the user has to choose a password before anything else.
-	ErrMustChange = errors.New("the password must be changed first")
-	// ErrSamePassword: the new password is the old one.
-	ErrSamePassword = errors.New("the new password is the old one")
-)
+// Prefix is the path that all pages are below.
+const Prefix = "/dashboard"
 
-// Users is what the dashboard needs of keystore.Store for users.
-type Users interface {
-	UserByEmail(ctx context.Context, e keystore.Email) (*keystore.SignInUser, error)
-	UserForSignIn(ctx context.Context, by policy.Caller, id keystore.UserID) (*keystore.SignInUser, error)
-	SignedIn(ctx context.Context, by policy.Caller, u *keystore.SignInUser, left keystore.Credentials) (keystore.User, error)
-	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
-	SetTOTP(ctx context.Context, by policy.Caller, id keystore.UserID, secret string, step int64, recovery []string) error
-	EndSessions(ctx context.Context, by policy.Caller, id keystore.UserID) error
+// Store is what the pages need of keystore.Store.
+type Store interface {
+	Create(ctx context.Context, by policy.Caller, k keystore.NewKey) (policy.Key, keystore.Token, error)
+	List(ctx context.Context, by policy.Caller, cursor string, limit int) ([]policy.Key, string, error)
+	Get(ctx context.Context, by policy.Caller, id policy.KeyID) (policy.Key, error)
+	Update(ctx context.Context, by policy.Caller, id policy.KeyID, u keystore.Update) (after, before policy.Key, err error)
+	Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (time.Time, error)
+	Regenerate(ctx context.Context, by policy.Caller, id policy.KeyID, grace time.Duration) (policy.Key, keystore.Token, error)
+	Refused(ctx context.Context, by policy.Caller, action keystore.Action, key policy.KeyID, code string)
+	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
+	Usage(ctx context.Context, by policy.Caller, f keystore.UsageFilter) ([]keystore.Usage, error)
+	GetAccount(ctx context.Context, id policy.AccountID) (keystore.Account, error)
+	Once(ctx context.Context, name string) (bool, error)
 }
 
-// Options is what an Authenticator is made of. All are needed but the rates,
-// whose zero values stand for the default.
+// Options is what a Dashboard is made of. All are needed but Brand and
+// Products.
 type Options struct {
-	Users     Users
-	Sessions  SessionStore
-	Passwords *password.Hasher
-	// Idle ends a session that is not used, and Absolute every session.
-	Idle, Absolute time.Duration
-	// PerEmail and PerAddress bound attempts to prove a password on this node.
-	PerEmail, PerAddress Rate
-	Now                  func() time.Time
-	Log                  *zap.Logger
+	People    *signin.Authenticator
+	Store     Store
+	Catalogue policy.Catalogue
+	Products  []contract.Product
+	Brand     Brand
+	Now       func() time.Time
+	Log       *zap.Logger
 }
 
-// Authenticator signs people in and out. It may be used concurrently.
-type Authenticator struct {
+// Dashboard serves the pages. It may be used concurrently.
+type Dashboard struct {
 	o         Options
-	manager   *scs.SessionManager
-	emails    *attempts
-	addresses *attempts
+	brand     brand
+	structure contract.Structure
+	assets    *assets
+	pages     pages
+	routes    *http.ServeMux
+	crossing  *http.CrossOriginProtection
 }
 
-// New makes an Authenticator.
-func New(o Options) (*Authenticator, error) {
-	if o.Users == nil || o.Sessions == nil || o.Passwords == nil || o.Now == nil || o.Log == nil || o.Idle <= 0 || o.Absolute <= 0 {
-		return nil, errors.New("new authenticator: an option is missing")
+// New makes a Dashboard. It fails for a Brand that cannot be shown.
+func New(o Options) (*Dashboard, error) {
+	if o.People == nil || o.Store == nil || o.Now == nil || o.Log == nil || len(o.Catalogue.All()) == 0 {
+		return nil, errors.New("new dashboard: an option is missing")
 	}
-	if o.PerEmail == (Rate{}) {
-		o.PerEmail = Rate{PerSecond: 1. / 60, Burst: 10}
+	d := &Dashboard{
+		o: o, structure: contract.NewStructure(o.Catalogue, o.Products), routes: http.NewServeMux(), crossing: http.NewCrossOriginProtection(),
 	}
-	if o.PerAddress == (Rate{}) {
-		o.PerAddress = Rate{PerSecond: 1. / 3, Burst: 30}
+	var err error
+	if d.brand, err = newBrand(o.Brand); err != nil {
+		return nil, fmt.Errorf("new dashboard: %w", err)
 	}
-	return &Authenticator{
-		o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), emails: newAttempts(o.PerEmail), addresses: newAttempts(o.PerAddress),
-	}, nil
+	if d.assets, err = newAssets(d.brand); err != nil {
+		return nil, fmt.Errorf("new dashboard: %w", err)
+	}
+	if d.pages, err = d.parsePages(); err != nil {
+		return nil, fmt.Errorf("new dashboard: %w", err)
+	}
+	for _, r := range d.routeList() {
+		d.routes.Handle(r.pattern, r)
+	}
+	return d, nil
 }
 
-// Manager is the manager of the sessions, for their cookie and for values that
-// pages keep in them: strings alone. Signing in and out is the Authenticator's.
-func (a *Authenticator) Manager() *scs.SessionManager { return a.manager }
-
-// From is where a request of a person comes from.
+// From is where a request comes from, as whoever calls Serve knows it.
 type From struct {
+	// Client is invalid where it is not known.
 	Client    netip.Addr
-	Agent     string // the User-Agent, as the list of sessions shows it
 	RequestID string
+	// Scheme is http or https, as the browser sees it.
+	Scheme string
+	// Refuse is told why an answer is no success.
+	Refuse func(*problem.Problem)
 }
 
-// maxAgent bounds what is kept of a User-Agent, in bytes.
-const maxAgent = 256
+// Pattern names the page that the request is for, "" for none.
+func (d *Dashboard) Pattern(r *http.Request) string {
+	_, pattern := d.routes.Handler(r)
+	return pattern
+}
 
-func (f From) agent() string {
-	if len(f.Agent) > maxAgent {
-		return f.Agent[:maxAgent]
+// Serve answers a request with a page, also with one that says what is wrong.
+// An error that it returns means that nothing was written.
+func (d *Dashboard) Serve(w http.ResponseWriter, r *http.Request, from From) error {
+	v := &visit{
+		w: w, r: r, scheme: from.Scheme, refuse: from.Refuse,
+		from: signin.From{Client: from.Client, Agent: r.UserAgent(), RequestID: from.RequestID},
 	}
-	return f.Agent
-}
-
-// Proof is what a person signs in with. Code is of the authenticator, or a
-// recovery code; "" where none was asked for yet.
-type Proof struct{ Email, Password, Code string }
-
-// String hides the proof from logs and errors.
-func (Proof) String() string { return "proof(redacted)" }
-
-// GoString hides the proof from %#v.
-func (Proof) GoString() string { return "proof(redacted)" }
-
-// Session is a session that has begun. Its token goes into the cookie, and
-// nowhere else.
-type Session struct {
-	Token     string
-	ExpiresAt time.Time
-	User      keystore.User
-}
-
-// String hides the token from logs and errors.
-func (Session) String() string { return "session(redacted)" }
-
-// GoString hides the token from %#v.
-func (Session) GoString() string { return "session(redacted)" }
-
-// Find returns the session of the token, and lets it go on. It returns
-// ErrNoSession, also for one whose user or account may not sign in any more.
-func (a *Authenticator) Find(ctx context.Context, token string) (*keystore.Session, error) {
-	found, err := a.o.Sessions.FindSession(ctx, token)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, ErrNoSession
+	secure(w.Header())
+	if err := d.serve(v); err != nil {
+		return d.fail(v, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := a.o.Sessions.TouchSession(ctx, token, found.Data, a.o.Now().Add(a.o.Idle)); err != nil {
-		return nil, err
-	}
-	return found, nil
+	return nil
 }
 
-// Caller is the person of the session as the rules know it: it may do what its
-// account may. It returns ErrMustChange before a password was chosen.
-func (a *Authenticator) Caller(ss *keystore.Session, from From) (policy.Caller, error) {
-	if ss.User.MustChange {
-		return policy.Caller{}, ErrMustChange
+// serve finds the page and answers with it. A request that changes something
+// must come from a page of this site.
+func (d *Dashboard) serve(v *visit) error {
+	if d.assets.serve(v.w, v.r) {
+		return nil
 	}
-	return ss.Caller(from.Client, from.RequestID), nil
-}
-
-// SignOut ends the session of the token.
-func (a *Authenticator) SignOut(ctx context.Context, token string) error {
-	return a.o.Sessions.EndSession(ctx, token)
-}
-
-// SignOutEverywhere ends all sessions of the user, this one too.
-func (a *Authenticator) SignOutEverywhere(ctx context.Context, ss *keystore.Session, from From) error {
-	return a.o.Users.EndSessions(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID)
-}
-
-// Sessions returns the user's sessions that go on, the newest first.
-func (a *Authenticator) Sessions(ctx context.Context, ss *keystore.Session, from From) ([]keystore.Session, error) {
-	return a.o.Sessions.ListSessions(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID)
-}
-
-// Revoke ends one of the user's sessions, or returns keystore.ErrNotFound.
-func (a *Authenticator) Revoke(ctx context.Context, ss *keystore.Session, from From, id string) error {
-	return a.o.Sessions.RevokeSession(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID, id)
-}
-
-// begin begins a session of a user who has proven itself. Its token is always
-// a new one.
-func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From) (Session, error) {
-	ctx, err := a.manager.Load(bare{ctx}, "")
-	if err != nil {
-		return Session{}, fmt.Errorf("begin session: %w", err)
+	if err := d.crossing.Check(v.r); err != nil {
+		return &problem.Problem{Code: problem.PermissionDenied, Detail: "This request came from a page of another site, and was not carried out.", Cause: err}
 	}
-	a.manager.Put(ctx, beginKey, beginning{Account: u.Account, User: u.ID, Epoch: u.Epoch, Client: from.Client, Agent: from.agent()}) //nolint:contextcheck // the request's, less its values
-	token, expires, err := a.manager.Commit(ctx)                                                                                      //nolint:contextcheck // likewise
-	if errors.Is(err, keystore.ErrNotFound) {
-		return Session{}, ErrRefused // signed out everywhere meanwhile
+	handler, _ := d.routes.Handler(v.r)
+	if _, found := handler.(*route); !found {
+		return noRoute(v, handler)
 	}
-	if err != nil {
-		return Session{}, fmt.Errorf("begin session: %w", err)
-	}
-	return Session{Token: token, ExpiresAt: expires, User: u}, nil
+	d.routes.ServeHTTP(v.w, v.r.WithContext(context.WithValue(v.r.Context(), visitKey{}, v)))
+	return v.err
 }
+
+// noRoute: http.ServeMux would redirect to a cleaned path, which is for nobody.
+func noRoute(v *visit, h http.Handler) error {
+	if path := v.r.URL.Path; path == Prefix || path == Prefix+"/" || path == "/" {
+		return v.redirect(Prefix + "/keys")
+	}
+	answer := scratch{http.Header{}} // http.ServeMux tells which methods there are in no other way
+	h.ServeHTTP(answer, v.r)
+	if allow := answer.header.Get("Allow"); allow != "" {
+		return &problem.Problem{Code: problem.MethodNotAllowed, Detail: "There is a page here, but it is not asked for like this.", Allow: allow}
+	}
+	return problem.New(problem.NotFound, "There is no such page.")
+}
+
+// scratch takes an answer of http.ServeMux for its headers.
+type scratch struct{ header http.Header }
+
+func (s scratch) Header() http.Header         { return s.header }
+func (s scratch) Write(b []byte) (int, error) { return len(b), nil }
+func (s scratch) WriteHeader(int)             {}

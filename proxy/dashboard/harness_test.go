@@ -1,146 +1,177 @@
 package dashboard_test
 
 import (
-	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/pquerna/otp/totp"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 	"gatehouse/proxy/password"
+	"gatehouse/proxy/problem"
 )
 
 const (
-	email  = "ada@example.com"
-	right  = "kV9 mutton chop"
-	better = "a better one: 7 geese"
+	userEmail    = "ada@example.com"
+	userPassword = "correct horse battery"
+	subaccountA  = "5b0d9c6e-3f0a-4a57-9d0e-1c2f6a7b8c90"
+	subaccountB  = "c7e1f2a4-8b6d-4c3e-a5f9-0d1e2b3c4d5f"
+	clientIP     = "203.0.113.7"
 )
 
-var home = dashboard.From{Client: netip.MustParseAddr("203.0.113.9"), Agent: "browser", RequestID: "request-1"}
-
-// world is an Authenticator on a real store, with one user.
-type world struct {
-	*dashboard.Authenticator
-	t     *testing.T
-	store *keystore.Store
-	now   atomic.Int64
-	by    policy.Caller // an operator
-	user  keystore.User
-	log   *bytes.Buffer
+// site is a dashboard with one account and one user, and a browser.
+type site struct {
+	t       *testing.T
+	store   *keystore.Store
+	server  *httptest.Server
+	browser *http.Client // follows no redirects
+	now     *atomic.Int64
+	user    keystore.User
+	// refused is the reason of the last answer that was no success.
+	refused atomic.Pointer[problem.Problem]
+	brand   dashboard.Brand
+	account keystore.Account
+	people  *signin.Authenticator
 }
 
-func (w *world) clock() time.Time        { return time.Unix(0, w.now.Load()).UTC() }
-func (w *world) advance(d time.Duration) { w.now.Add(int64(d)) }
+func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
 
-func hasher(t *testing.T, kib uint32) *password.Hasher {
+// start serves a dashboard; changes are made to it before.
+func start(t *testing.T, changes ...func(*site)) *site {
 	t.Helper()
-	h, err := password.NewHasher(password.Cost{MemoryKiB: kib, Passes: 1, Lanes: 1}, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-func newWorld(t *testing.T, changes ...func(*dashboard.Options)) *world {
-	t.Helper()
-	w := &world{t: t, log: &bytes.Buffer{}}
-	w.now.Store(time.Now().Truncate(time.Second).UnixNano()) // what the session manager goes by
-	catalogue, err := policy.NewCatalogue("serp_api:read")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.store, err = keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "t:", Timeout: 10 * time.Second, Mode: keystore.Strict,
-		CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: w.clock, Log: zap.NewNop(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = w.store.Close() })
-	passwords := hasher(t, 64)
-	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
-	o := dashboard.Options{
-		Users: w.store, Sessions: w.store, Passwords: passwords, Idle: 30 * time.Minute, Absolute: 12 * time.Hour,
-		PerEmail: dashboard.Rate{PerSecond: 1, Burst: 1000}, PerAddress: dashboard.Rate{PerSecond: 1, Burst: 1000},
-		Now: w.clock, Log: zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w.log)), zap.InfoLevel)),
-	}
+	s := &site{t: t, now: new(atomic.Int64), account: keystore.Account{
+		ID: "acme", Name: "Acme", Status: policy.Active, Permissions: []string{"*"},
+		Subaccounts: []policy.Subaccount{
+			{ID: subaccountA, Label: "EU scraping", Product: "datacenter_shared"},
+			{ID: subaccountB, Label: "US research", Product: "residential"},
+		},
+	}}
+	s.now.Store(time.Now().Unix())
 	for _, change := range changes {
-		change(&o)
+		change(s)
 	}
-	if w.Authenticator, err = dashboard.New(o); err != nil {
-		t.Fatal(err)
-	}
-	w.status(policy.Active)
-	rules, err := w.store.Rules(t.Context(), "acme")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.by = policy.Caller{Account: rules}
-	hash, err := passwords.Hash(t.Context(), right)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.user, err = w.store.CreateUser(t.Context(), w.by, keystore.NewUser{Email: email, Name: "Ada", PasswordHash: hash}); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
-
-func (w *world) status(s policy.Status) {
-	w.t.Helper()
-	_, _, err := w.store.PutAccount(w.t.Context(), policy.Caller{}, keystore.Account{ID: "acme", Name: "Acme", Status: s, Permissions: []string{"*"}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// signIn is a sign-in that has to succeed.
-func (w *world) signIn(password, code string) dashboard.Session {
-	w.t.Helper()
-	s, err := w.SignIn(w.t.Context(), dashboard.Proof{Email: email, Password: password, Code: code}, home)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	catalogue, err := policy.NewCatalogue("datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete", "residential:read", "residential:write")
+	s.must(err)
+	s.store, err = keystore.Open(t.Context(), keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
+		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	t.Cleanup(func() { _ = s.store.Close() })
+	_, _, err = s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
+	s.must(err)
+	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
+	s.must(err)
+	s.user = s.addUser(hasher, userEmail, userPassword)
+	s.people, err = signin.New(signin.Options{
+		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	pages, err := dashboard.New(dashboard.Options{
+		People: s.people, Store: s.store, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
+		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
+	})
+	s.must(err)
+	s.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := dashboard.From{Client: netip.MustParseAddr(clientIP), RequestID: "request-1", Scheme: "https", Refuse: func(p *problem.Problem) { s.refused.Store(p) }}
+		if err := pages.Serve(w, r, from); err != nil {
+			t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		}
+	}))
+	t.Cleanup(s.server.Close)
+	s.browser = s.newBrowser()
 	return s
 }
 
-// goesOn returns the session, which has to be found.
-func (w *world) goesOn(s dashboard.Session) *keystore.Session {
-	w.t.Helper()
-	found, err := w.Find(w.t.Context(), s.Token)
+func (s *site) must(err error) {
+	s.t.Helper()
 	if err != nil {
-		w.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	return found
 }
 
-// code is what an authenticator with the secret shows.
-func (w *world) code(secret string) string {
-	w.t.Helper()
-	code, err := totp.GenerateCode(secret, w.clock())
-	if err != nil {
-		w.t.Fatal(err)
+func (s *site) newBrowser() *http.Client {
+	s.t.Helper()
+	jar, err := cookiejar.New(nil)
+	s.must(err)
+	return &http.Client{
+		Transport: s.server.Client().Transport, Jar: jar,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return code
 }
 
-// withTOTP sets an authenticator up, and returns its secret and the recovery
-// codes. The code of this moment is used.
-func (w *world) withTOTP() (secret string, recovery []string) {
-	w.t.Helper()
-	secret, _ = dashboard.NewTOTP("Gatehouse", w.user)
-	ss := w.goesOn(w.signIn(right, ""))
-	recovery, _, err := w.EnableTOTP(w.t.Context(), ss, home, dashboard.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
-	if err != nil {
-		w.t.Fatal(err)
+func (s *site) caller() policy.Caller {
+	s.t.Helper()
+	account, err := s.store.Rules(s.t.Context(), "acme")
+	s.must(err)
+	return policy.Caller{Account: account}
+}
+
+func (s *site) addUser(hasher *password.Hasher, email, chosen string) keystore.User {
+	s.t.Helper()
+	hash, err := hasher.Hash(s.t.Context(), chosen)
+	s.must(err)
+	user, err := s.store.CreateUser(s.t.Context(), s.caller(), keystore.NewUser{Email: keystore.Email(email), Name: "Ada", PasswordHash: hash})
+	s.must(err)
+	return user
+}
+
+// answer is what a browser got.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (s *site) do(method, path string, form url.Values, header ...string) answer {
+	s.t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
 	}
-	return secret, recovery
+	r, err := http.NewRequestWithContext(context.Background(), method, s.server.URL+path, body)
+	s.must(err)
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	res, err := s.browser.Do(r)
+	s.must(err)
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	s.must(err)
+	return answer{status: res.StatusCode, header: res.Header, body: string(text)}
+}
+
+func (s *site) get(path string) answer { s.t.Helper(); return s.do("GET", path, nil) }
+
+func (s *site) post(path string, form url.Values) answer {
+	s.t.Helper()
+	return s.do("POST", path, form)
+}
+
+// signIn signs the user in.
+func (s *site) signIn() {
+	s.t.Helper()
+	a := s.post("/dashboard/sign-in", url.Values{"email": {userEmail}, "password": {userPassword}})
+	if a.status != http.StatusSeeOther || a.header.Get("Location") != "/dashboard/keys" {
+		s.t.Fatalf("signing in got %d to %q: %s", a.status, a.header.Get("Location"), a.body)
+	}
 }

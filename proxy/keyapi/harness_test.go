@@ -24,6 +24,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/contract/contracttest"
 	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/problem"
@@ -83,7 +84,7 @@ func newWorld(t *testing.T, changes ...func(*keystore.Options)) *world {
 	w.putAccount(func(*keystore.Account) {})
 	w.by, _ = w.key(func(*keystore.NewKey) {})
 
-	api, err := keyapi.New(keyapi.Options{Keys: w.store, Audit: w.store, Usage: w.store, Catalogue: catalogue, Products: []keyapi.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "serp_api"}}, Now: clock})
+	api, err := keyapi.New(keyapi.Options{Keys: w.store, Audit: w.store, Usage: w.store, Catalogue: catalogue, Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "serp_api"}}, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,24 +48,20 @@ type Usage interface {
 	Usage(ctx context.Context, by policy.Caller, f keystore.UsageFilter) ([]keystore.Usage, error)
 }
 
-// Product is a product as the permission context shows it. Its permissions are
-// those of the catalogue whose resource is its name.
-type Product struct{ Name, Label string }
-
 // Options is what an API is made of. All but Products are needed.
 type Options struct {
 	Keys      Keys
 	Audit     Audit
 	Usage     Usage
 	Catalogue policy.Catalogue
-	Products  []Product
+	Products  []contract.Product
 	Now       func() time.Time
 }
 
 // API serves the endpoints. It may be used concurrently.
 type API struct {
 	o         Options
-	structure structure
+	structure contract.Structure
 }
 
 // New makes an API.
@@ -73,7 +69,7 @@ func New(o Options) (*API, error) {
 	if o.Keys == nil || o.Audit == nil || o.Usage == nil || o.Now == nil || len(o.Catalogue.All()) == 0 {
 		return nil, errors.New("new key API: an option is missing")
 	}
-	return &API{o: o, structure: newStructure(o)}, nil
+	return &API{o: o, structure: contract.NewStructure(o.Catalogue, o.Products)}, nil
 }
 
 // Endpoint is one route of the API: a pattern of http.ServeMux, what a caller

@@ -9,6 +9,8 @@ import (
 
 	"gatehouse/policy"
 	"gatehouse/proxy"
+	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/keyapi"
 )
 
 // Config is a complete configuration. One that Load or Parse returned is
@@ -228,8 +230,19 @@ type CORS struct {
 
 // Dashboard is where people sign in and manage keys.
 type Dashboard struct {
-	Enabled bool    `yaml:"enabled"`
+	Enabled bool `yaml:"enabled"`
+	// Host is the only host name that it is served on, "" for every one.
+	Host    string  `yaml:"host"`
+	Brand   Brand   `yaml:"brand"`
 	Session Session `yaml:"session"`
+}
+
+// Brand is how the dashboard shows whose it is.
+type Brand struct {
+	Name     string `yaml:"name"`
+	LogoFile string `yaml:"logo_file"`
+	Accent   string `yaml:"accent"`
+	Docs     string `yaml:"docs"`
 }
 
 // Session says when a person who is signed in is not any more.
@@ -284,8 +297,11 @@ func (c *Config) setDefaults() {
 		Delegation: Delegation{MaxKeysPerAccount: 1000},
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
 		CORS:       CORS{Origins: []string{}},
-		Dashboard:  Dashboard{Enabled: true, Session: Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour}},
-		Log:        Log{Level: "info", Format: LogJSON},
+		Dashboard: Dashboard{
+			Enabled: true, Brand: Brand{Name: "Gatehouse", Accent: "#3451d1"},
+			Session: Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
+		},
+		Log: Log{Level: "info", Format: LogJSON},
 	}
 }
 
@@ -307,6 +323,15 @@ func (c *Config) Catalogue() (policy.Catalogue, error) {
 		}
 	}
 	return policy.NewCatalogue(permissions...)
+}
+
+// Reserved returns the paths below which no product can have a route.
+func (c *Config) Reserved() []string {
+	reserved := keyapi.Reserved()
+	if c.Dashboard.Enabled && c.Dashboard.Host == "" {
+		reserved = append(reserved, dashboard.Prefix)
+	}
+	return reserved
 }
 
 // RouteSpecs returns the routes in their order, each with the backend of its

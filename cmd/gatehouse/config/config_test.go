@@ -152,9 +152,12 @@ func TestDefaults(t *testing.T) {
 		},
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
 		CORS:       config.CORS{Origins: []string{}},
-		Dashboard:  config.Dashboard{Enabled: true, Session: config.Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour}},
-		Audit:      config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
-		Log:        config.Log{Level: "info", Format: config.LogJSON},
+		Dashboard: config.Dashboard{
+			Enabled: true, Brand: config.Brand{Name: "Gatehouse", Accent: "#3451d1"},
+			Session: config.Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
+		},
+		Audit: config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
+		Log:   config.Log{Level: "info", Format: config.LogJSON},
 	}
 	if diff := cmp.Diff(want, mustParse(t, minimal, noEnv), compareConfig()); diff != "" {
 		t.Errorf("the defaults (-want +got):\n%s", diff)
@@ -206,7 +209,7 @@ limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
-dashboard: {enabled: false, session: {idle: 10m, absolute: 1h}}
+dashboard: {enabled: false, host: d.example.com, brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}}
 log: {format: console}
 `
 
@@ -243,7 +246,10 @@ func TestEveryKindOfValue(t *testing.T) {
 		{"plans", c.Plans, map[string]config.Rate{"gold": {Rate: 100, Burst: 200}, "free": {}}},
 		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
-		{"dashboard", c.Dashboard, config.Dashboard{Session: config.Session{Idle: 10 * time.Minute, Absolute: time.Hour}}},
+		{"dashboard", c.Dashboard, config.Dashboard{
+			Host: "d.example.com", Brand: config.Brand{Name: "Acme", Accent: "#112233", Docs: "https://docs.example.com/"},
+			Session: config.Session{Idle: 10 * time.Minute, Absolute: time.Hour},
+		}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},
 		{"log", c.Log, config.Log{Level: "info", Format: config.LogConsole}},

@@ -34,7 +34,7 @@ func (v *validator) validate() {
 	v.aboveZero(path{"delegation", "max_keys_per_account"}, int64(v.config.Delegation.MaxKeysPerAccount), "write a number such as 1000")
 	v.aboveZero(path{"audit", "keep", "events"}, int64(v.config.Audit.Keep.Events), "write a number such as 10000")
 	v.aboveZero(path{"audit", "keep", "age"}, int64(v.config.Audit.Keep.Age), "write a duration such as 9600h, which is 400 days")
-	v.session(path{"dashboard", "session"}, v.config.Dashboard.Session)
+	v.dashboard(path{"dashboard"}, v.config.Dashboard)
 	v.choice(path{"log", "level"}, v.config.Log.Level, "debug", "info", "warn", "error")
 	v.choice(path{"log", "format"}, string(v.config.Log.Format), string(LogJSON), string(LogConsole))
 }
@@ -64,14 +64,6 @@ func (v *validator) aboveZero(p path, n int64, mend string) {
 func (v *validator) choice(p path, value string, known ...string) {
 	if !slices.Contains(known, value) {
 		v.refuse(p, v.shown(p)+" is not one of its values", oneOf(value, known, ""))
-	}
-}
-
-func (v *validator) session(p path, s Session) {
-	v.aboveZero(p.key("idle"), int64(s.Idle), "write a duration such as 30m")
-	v.aboveZero(p.key("absolute"), int64(s.Absolute), "write a duration such as 12h")
-	if s.Absolute > 0 && s.Idle > s.Absolute {
-		v.refuse(p.key("idle"), v.shown(p.key("idle"))+" is longer than absolute, which bounds it", "write a shorter one")
 	}
 }
 

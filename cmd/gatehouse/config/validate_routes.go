@@ -12,7 +12,6 @@ import (
 
 	"gatehouse/policy"
 	"gatehouse/proxy"
-	"gatehouse/proxy/keyapi"
 )
 
 func (v *validator) products() {
@@ -215,7 +214,7 @@ func (v *validator) standIn(p path, route Route) (proxy.RouteSpec, bool) {
 // compile reports what proxy finds wrong with specs, which are those of the
 // routes with the indexes.
 func (v *validator) compile(specs []proxy.RouteSpec, indexes []int) {
-	_, err := proxy.NewRoutes(keyapi.Reserved(), specs)
+	_, err := proxy.NewRoutes(v.config.Reserved(), specs)
 	if err == nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package dashboard_test
+package signin_test
 
 import (
 	"context"
@@ -13,13 +13,13 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 )
 
 func TestSignInBeginsASession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s, err := w.SignIn(t.Context(), dashboard.Proof{Email: " ADA@example.com", Password: right}, home)
+	s, err := w.SignIn(t.Context(), signin.Proof{Email: " ADA@example.com", Password: right}, home)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,21 +43,21 @@ func TestSignInBeginsASession(t *testing.T) {
 // is not let in.
 func TestRefusalsAreAlike(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(w *world, p *dashboard.Proof){
-		"wrong password":      func(_ *world, p *dashboard.Proof) { p.Password += "x" },
-		"no password":         func(_ *world, p *dashboard.Proof) { p.Password = "" },
-		"unknown e-mail":      func(_ *world, p *dashboard.Proof) { p.Email = "bob@example.com" },
-		"no e-mail":           func(_ *world, p *dashboard.Proof) { p.Email = "" },
-		"malformed e-mail":    func(_ *world, p *dashboard.Proof) { p.Email = "x" },
-		"account suspended":   func(w *world, _ *dashboard.Proof) { w.status(policy.Suspended) },
-		"user disabled":       func(w *world, _ *dashboard.Proof) { w.disable() },
-		"disabled, with TOTP": func(w *world, _ *dashboard.Proof) { w.withTOTP(); w.disable() },
-		"user deleted": func(w *world, _ *dashboard.Proof) {
+	for name, spoil := range map[string]func(w *world, p *signin.Proof){
+		"wrong password":      func(_ *world, p *signin.Proof) { p.Password += "x" },
+		"no password":         func(_ *world, p *signin.Proof) { p.Password = "" },
+		"unknown e-mail":      func(_ *world, p *signin.Proof) { p.Email = "bob@example.com" },
+		"no e-mail":           func(_ *world, p *signin.Proof) { p.Email = "" },
+		"malformed e-mail":    func(_ *world, p *signin.Proof) { p.Email = "x" },
+		"account suspended":   func(w *world, _ *signin.Proof) { w.status(policy.Suspended) },
+		"user disabled":       func(w *world, _ *signin.Proof) { w.disable() },
+		"disabled, with TOTP": func(w *world, _ *signin.Proof) { w.withTOTP(); w.disable() },
+		"user deleted": func(w *world, _ *signin.Proof) {
 			if err := w.store.DeleteUser(w.t.Context(), w.by, w.user.ID); err != nil {
 				w.t.Fatal(err)
 			}
 		},
-		"account deleted": func(w *world, _ *dashboard.Proof) {
+		"account deleted": func(w *world, _ *signin.Proof) {
 			if err := w.store.DeleteAccount(w.t.Context(), w.by, "acme"); err != nil {
 				w.t.Fatal(err)
 			}
@@ -66,9 +66,9 @@ func TestRefusalsAreAlike(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			p := dashboard.Proof{Email: email, Password: right}
+			p := signin.Proof{Email: email, Password: right}
 			spoil(w, &p)
-			if s, err := w.SignIn(t.Context(), p, home); err == nil || err != dashboard.ErrRefused { //nolint:errorlint // nothing may be wrapped around it
+			if s, err := w.SignIn(t.Context(), p, home); err == nil || err != signin.ErrRefused { //nolint:errorlint // nothing may be wrapped around it
 				t.Errorf("got %v, %v, want ErrRefused itself", s, err)
 			}
 			if log := w.log.String(); !strings.Contains(log, "sign-in refused") || strings.Contains(log, right) {
@@ -87,7 +87,7 @@ func (w *world) disable() {
 }
 
 // outage is a store that does not answer.
-type outage struct{ dashboard.Users }
+type outage struct{ signin.Users }
 
 func (outage) UserByEmail(context.Context, keystore.Email) (*keystore.SignInUser, error) {
 	return nil, keystore.ErrUnavailable
@@ -95,16 +95,16 @@ func (outage) UserByEmail(context.Context, keystore.Email) (*keystore.SignInUser
 
 func TestOutageIsNoRefusal(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *dashboard.Options) { o.Users = outage{o.Users} })
-	_, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right}, home)
-	if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, dashboard.ErrRefused) {
+	w := newWorld(t, func(o *signin.Options) { o.Users = outage{o.Users} })
+	_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home)
+	if !errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, signin.ErrRefused) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestHashIsMadeAgainAtAnotherCost(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(o *dashboard.Options) { o.Passwords = hasher(t, 128) })
+	w := newWorld(t, func(o *signin.Options) { o.Passwords = hasher(t, 128) })
 	w.signIn(right, "")
 	u, err := w.store.UserByEmail(t.Context(), email)
 	if err != nil || !strings.Contains(u.Credentials.PasswordHash, "m=128,") {
@@ -115,16 +115,16 @@ func TestHashIsMadeAgainAtAnotherCost(t *testing.T) {
 
 func TestAttemptsAreLimitedByEmailAndByAddress(t *testing.T) {
 	t.Parallel()
-	limited := func(o *dashboard.Options) {
-		o.PerEmail, o.PerAddress = dashboard.Rate{PerSecond: .1, Burst: 3}, dashboard.Rate{PerSecond: .1, Burst: 5}
+	limited := func(o *signin.Options) {
+		o.PerEmail, o.PerAddress = signin.Rate{PerSecond: .1, Burst: 3}, signin.Rate{PerSecond: .1, Burst: 5}
 	}
 	try := func(w *world, email, address string) error {
-		_, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: "wrong"}, dashboard.From{Client: netip.MustParseAddr(address)})
+		_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: "wrong"}, signin.From{Client: netip.MustParseAddr(address)})
 		return err
 	}
 	wantTooMany := func(t *testing.T, err error) {
 		t.Helper()
-		var tooMany *dashboard.TooManyError
+		var tooMany *signin.TooManyError
 		if !errors.As(err, &tooMany) || tooMany.RetryAfter <= 0 || tooMany.RetryAfter > 10*time.Second {
 			t.Errorf("got %v", err)
 		}
@@ -134,16 +134,16 @@ func TestAttemptsAreLimitedByEmailAndByAddress(t *testing.T) {
 		for _, name := range []string{email, "nobody@example.com"} {
 			w := newWorld(t, limited)
 			for i := range 3 {
-				if err := try(w, name, fmt.Sprintf("203.0.113.%d", i)); !errors.Is(err, dashboard.ErrRefused) {
+				if err := try(w, name, fmt.Sprintf("203.0.113.%d", i)); !errors.Is(err, signin.ErrRefused) {
 					t.Errorf("got %v", err)
 				}
 			}
 			wantTooMany(t, try(w, name, "203.0.113.7"))
 			wantTooMany(t, try(w, strings.ToUpper(name), "203.0.113.8"))
-			_, err := w.SignIn(t.Context(), dashboard.Proof{Email: name, Password: right}, dashboard.From{Client: netip.MustParseAddr("203.0.113.9")})
+			_, err := w.SignIn(t.Context(), signin.Proof{Email: name, Password: right}, signin.From{Client: netip.MustParseAddr("203.0.113.9")})
 			wantTooMany(t, err)
 			w.advance(10 * time.Second)
-			if err := try(w, name, "203.0.113.7"); !errors.Is(err, dashboard.ErrRefused) {
+			if err := try(w, name, "203.0.113.7"); !errors.Is(err, signin.ErrRefused) {
 				t.Errorf("later: got %v", err)
 			}
 		}
@@ -152,12 +152,12 @@ func TestAttemptsAreLimitedByEmailAndByAddress(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, limited)
 		for i := range 5 {
-			if err := try(w, fmt.Sprintf("u%d@example.com", i), fmt.Sprintf("2001:db8::%d", i)); !errors.Is(err, dashboard.ErrRefused) {
+			if err := try(w, fmt.Sprintf("u%d@example.com", i), fmt.Sprintf("2001:db8::%d", i)); !errors.Is(err, signin.ErrRefused) {
 				t.Errorf("got %v", err)
 			}
 		}
 		wantTooMany(t, try(w, email, "2001:db8::ffff"))
-		if err := try(w, email, "2001:db8:0:1::1"); !errors.Is(err, dashboard.ErrRefused) {
+		if err := try(w, email, "2001:db8:0:1::1"); !errors.Is(err, signin.ErrRefused) {
 			t.Errorf("another network: got %v", err)
 		}
 	})
@@ -168,29 +168,29 @@ func TestCodeIsAskedForAndWorksOnce(t *testing.T) {
 	w := newWorld(t)
 	secret, _ := w.withTOTP()
 	try := func(password, code string) error {
-		_, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: password, Code: code}, home)
+		_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: password, Code: code}, home)
 		return err
 	}
-	if err := try(right, ""); !errors.Is(err, dashboard.ErrCodeNeeded) {
+	if err := try(right, ""); !errors.Is(err, signin.ErrCodeNeeded) {
 		t.Errorf("without a code: got %v", err)
 	}
-	if err := try("wrong", ""); !errors.Is(err, dashboard.ErrRefused) || errors.Is(err, dashboard.ErrCodeNeeded) {
+	if err := try("wrong", ""); !errors.Is(err, signin.ErrRefused) || errors.Is(err, signin.ErrCodeNeeded) {
 		t.Errorf("without code and password: got %v", err)
 	}
 	setUpWith := w.code(secret)
-	if err := try(right, setUpWith); !errors.Is(err, dashboard.ErrRefused) {
+	if err := try(right, setUpWith); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("the code that it was set up with: got %v", err)
 	}
 	w.advance(30 * time.Second)
 	now := w.code(secret)
-	if err := try("wrong", now); !errors.Is(err, dashboard.ErrRefused) {
+	if err := try("wrong", now); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("a wrong password: got %v", err)
 	}
 	w.signIn(right, now[:3]+" "+now[3:])
-	if err := try(right, now); !errors.Is(err, dashboard.ErrRefused) {
+	if err := try(right, now); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("the same code again: got %v", err)
 	}
-	if err := try(right, setUpWith); !errors.Is(err, dashboard.ErrRefused) {
+	if err := try(right, setUpWith); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("an earlier code of the window: got %v", err)
 	}
 	w.advance(30 * time.Second)
@@ -201,7 +201,7 @@ func TestCodeIsAskedForAndWorksOnce(t *testing.T) {
 	tooLate := w.code(secret)
 	w.advance(61 * time.Second)
 	for _, code := range []string{tooLate, "000000", "12345", strings.Repeat("1", 1000), "      "} {
-		if err := try(right, code); !errors.Is(err, dashboard.ErrRefused) {
+		if err := try(right, code); !errors.Is(err, signin.ErrRefused) {
 			t.Errorf("%.10s: got %v", code, err)
 		}
 	}
@@ -217,11 +217,11 @@ func TestOneOfManyWithTheSameCodeGetsIn(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				_, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right, Code: code}, home)
+				_, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right, Code: code}, home)
 				switch {
 				case err == nil:
 					in.Add(1)
-				case !errors.Is(err, dashboard.ErrRefused) && !errors.Is(err, keystore.ErrConflict):
+				case !errors.Is(err, signin.ErrRefused) && !errors.Is(err, keystore.ErrConflict):
 					t.Errorf("got %v", err)
 				}
 			})
@@ -241,7 +241,7 @@ func TestRecoveryCodesWorkOnceEach(t *testing.T) {
 		t.Fatalf("%d codes", len(recovery))
 	}
 	w.signIn(right, recovery[3])
-	if _, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right, Code: recovery[3]}, home); !errors.Is(err, dashboard.ErrRefused) {
+	if _, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right, Code: recovery[3]}, home); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("again: got %v", err)
 	}
 	w.signIn(right, recovery[4])
@@ -262,7 +262,7 @@ func TestRecoveryCodesWorkOnceEach(t *testing.T) {
 // the work itself takes. Without the work it would be a hundredth; a busy machine
 // is allowed for.
 func TestUnknownEmailCostsAsMuchAsAWrongPassword(t *testing.T) {
-	w := newWorld(t, func(o *dashboard.Options) { o.Passwords = hasher(t, 64<<10) })
+	w := newWorld(t, func(o *signin.Options) { o.Passwords = hasher(t, 64<<10) })
 	hash, err := hasher(t, 64<<10).Hash(t.Context(), right)
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func TestUnknownEmailCostsAsMuchAsAWrongPassword(t *testing.T) {
 		shortest := time.Hour
 		for range 5 {
 			begun := time.Now()
-			if _, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: "wrong"}, home); !errors.Is(err, dashboard.ErrRefused) {
+			if _, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: "wrong"}, home); !errors.Is(err, signin.ErrRefused) {
 				t.Fatal(err)
 			}
 			shortest = min(shortest, time.Since(begun))

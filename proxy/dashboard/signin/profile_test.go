@@ -1,4 +1,4 @@
-package dashboard_test
+package signin_test
 
 import (
 	"errors"
@@ -10,13 +10,13 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
-	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/dashboard/signin"
 	"gatehouse/proxy/password"
 )
 
-func (w *world) over(what string, s dashboard.Session) {
+func (w *world) over(what string, s signin.Session) {
 	w.t.Helper()
-	if _, err := w.Find(w.t.Context(), s.Token); !errors.Is(err, dashboard.ErrNoSession) {
+	if _, err := w.Find(w.t.Context(), s.Token); !errors.Is(err, signin.ErrNoSession) {
 		w.t.Errorf("%s: got %v, want ErrNoSession", what, err)
 	}
 }
@@ -30,8 +30,8 @@ func TestChangedPasswordEndsAllSessionsButItsOwnNewOne(t *testing.T) {
 		current, chosen string
 		want            error
 	}{
-		"wrong current": {"wrong", better, dashboard.ErrRefused}, "too short": {right, "short", password.ErrTooShort},
-		"the same": {right, right, dashboard.ErrSamePassword}, "common": {right, "password1234", password.ErrCommon},
+		"wrong current": {"wrong", better, signin.ErrRefused}, "too short": {right, "short", password.ErrTooShort},
+		"the same": {right, right, signin.ErrSamePassword}, "common": {right, "password1234", password.ErrCommon},
 	} {
 		if _, err := w.ChangePassword(t.Context(), ss, home, test.current, test.chosen); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v", name, err)
@@ -45,11 +45,11 @@ func TestChangedPasswordEndsAllSessionsButItsOwnNewOne(t *testing.T) {
 	w.goesOn(fresh)
 	w.over("this one", here)
 	w.over("elsewhere", elsewhere)
-	if _, err := w.SignIn(t.Context(), dashboard.Proof{Email: email, Password: right}, home); !errors.Is(err, dashboard.ErrRefused) {
+	if _, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right}, home); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("the old password: got %v", err)
 	}
 	w.signIn(better, "")
-	if _, err := w.ChangePassword(t.Context(), ss, home, better, right); !errors.Is(err, dashboard.ErrNoSession) {
+	if _, err := w.ChangePassword(t.Context(), ss, home, better, right); !errors.Is(err, signin.ErrNoSession) {
 		t.Errorf("by a session that is over: got %v", err)
 	}
 }
@@ -65,7 +65,7 @@ func TestFirstPasswordMustBeChangedBeforeAnythingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	ss := w.goesOn(w.signIn(right, ""))
-	if by, err := w.Caller(ss, home); !errors.Is(err, dashboard.ErrMustChange) || by.Account != nil {
+	if by, err := w.Caller(ss, home); !errors.Is(err, signin.ErrMustChange) || by.Account != nil {
 		t.Errorf("got %+v, %v", by, err)
 	}
 	fresh, err := w.ChangePassword(t.Context(), ss, home, right, better)
@@ -80,30 +80,30 @@ func TestFirstPasswordMustBeChangedBeforeAnythingElse(t *testing.T) {
 func TestAuthenticatorIsSetUpWithPasswordAndCode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	secret, uri := dashboard.NewTOTP("Gate & house", w.user)
+	secret, uri := signin.NewTOTP("Gate & house", w.user)
 	if !strings.HasPrefix(uri, "otpauth://totp/Gate%20&%20house:ada@example.com?issuer=Gate+%26+house&secret="+secret) || len(secret) != 32 {
 		t.Errorf("made %s", uri)
 	}
 	other := w.signIn(right, "")
 	ss := w.goesOn(w.signIn(right, ""))
-	for name, n := range map[string]dashboard.NewAuthenticator{
+	for name, n := range map[string]signin.NewAuthenticator{
 		"wrong password": {Password: "wrong", Secret: secret, Code: w.code(secret)},
 		"wrong code":     {Password: right, Secret: secret, Code: "000000"},
 		"weak secret":    {Password: right, Secret: "GEZDGNBV", Code: w.code("GEZDGNBV")},
 		"no secret":      {Password: right, Secret: "", Code: ""},
 	} {
-		if _, _, err := w.EnableTOTP(t.Context(), ss, home, n); !errors.Is(err, dashboard.ErrRefused) {
+		if _, _, err := w.EnableTOTP(t.Context(), ss, home, n); !errors.Is(err, signin.ErrRefused) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	w.signIn(right, "")
-	_, fresh, err := w.EnableTOTP(t.Context(), ss, home, dashboard.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
+	_, fresh, err := w.EnableTOTP(t.Context(), ss, home, signin.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.over("another session", other)
 	ss = w.goesOn(fresh)
-	if _, err := w.DisableTOTP(t.Context(), ss, home, "wrong"); !errors.Is(err, dashboard.ErrRefused) {
+	if _, err := w.DisableTOTP(t.Context(), ss, home, "wrong"); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := w.DisableTOTP(t.Context(), ss, home, right); err != nil {
@@ -115,7 +115,7 @@ func TestAuthenticatorIsSetUpWithPasswordAndCode(t *testing.T) {
 func TestSigningOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var all []dashboard.Session
+	var all []signin.Session
 	for range 4 {
 		all = append(all, w.signIn(right, ""))
 	}
@@ -215,12 +215,12 @@ func TestTokenOfSomebodyElseIsNeverTakenOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := w.SignIn(ctx, dashboard.Proof{Email: email, Password: right}, home)
+		s, err := w.SignIn(ctx, signin.Proof{Email: email, Password: right}, home)
 		if err != nil || s.Token == planted || s.Token == attacker.Token {
 			t.Errorf("%q: got the token that was there, or %v", planted, err)
 		}
 	}
-	w.over("planted", dashboard.Session{Token: "planted"})
+	w.over("planted", signin.Session{Token: "planted"})
 }
 
 func TestSuspendedAccountsSessionsAreNone(t *testing.T) {

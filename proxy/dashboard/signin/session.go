@@ -1,4 +1,4 @@
-package dashboard
+package signin
 
 import (
 	"context"
@@ -39,6 +39,33 @@ func newManager(store SessionStore, idle, absolute time.Duration) *scs.SessionMa
 			http.Error(w, "The store does not answer at the moment. Try again shortly.", http.StatusServiceUnavailable)
 		},
 	}
+}
+
+// SetCookie gives the browser the session, for as long as it is open.
+func (a *Authenticator) SetCookie(w http.ResponseWriter, s Session) {
+	http.SetCookie(w, a.cookie(s.Token))
+}
+
+// ClearCookie has the browser forget its session.
+func (a *Authenticator) ClearCookie(w http.ResponseWriter) {
+	cookie := a.cookie("")
+	cookie.MaxAge = -1
+	http.SetCookie(w, cookie)
+}
+
+func (a *Authenticator) cookie(token string) *http.Cookie {
+	c := a.manager.Cookie
+	return &http.Cookie{Name: c.Name, Value: token, Path: c.Path, HttpOnly: c.HttpOnly, Secure: c.Secure, SameSite: c.SameSite}
+}
+
+// TokenOf is the token of the one session that the request shows, "" where it
+// shows none: a browser that was made to send two shows none.
+func (a *Authenticator) TokenOf(r *http.Request) string {
+	cookies := r.CookiesNamed(a.manager.Cookie.Name)
+	if len(cookies) != 1 {
+		return ""
+	}
+	return cookies[0].Value
 }
 
 // beginning is the value of a session that is not stored yet: of whom it is.

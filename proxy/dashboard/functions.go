@@ -1,0 +1,34 @@
+package dashboard
+
+import (
+	"html/template"
+	"time"
+	"unicode/utf8"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+)
+
+// functions are what templates may call. Times are shown in UTC; js/app.js
+// shows them in the reader's time zone.
+func (d *Dashboard) functions() template.FuncMap {
+	return template.FuncMap{
+		"asset":   d.assets.path,
+		"ago":     func(t time.Time) string { return ago(t, d.o.Now()) },
+		"may":     func(v view, p string) bool { return v.May(policy.Permission(p)) },
+		"initial": initial,
+		"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"exact":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"day":     func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
+	}
+}
+
+// initial is the first character of what the user is called.
+func initial(u *keystore.User) string {
+	name := u.Name
+	if name == "" {
+		name = string(u.Email)
+	}
+	first, _ := utf8.DecodeRuneInString(name)
+	return string(first)
+}

@@ -1,0 +1,189 @@
+// Package signin proves who people are, and keeps their sessions. It decides
+// nothing about keys, and has no pages: package dashboard has.
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"go.uber.org/zap"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
+	"gatehouse/proxy/password"
+)
+
+// What signing in can end with, beside errors of the store and *TooManyError.
+var (
+	// ErrRefused: e-mail address, password or code are wrong, or nobody may
+	// sign in with them. It does not say which.
+	ErrRefused = errors.New("sign-in refused")
+	// ErrCodeNeeded: the password is right, and a code is asked for too.
+	ErrCodeNeeded = errors.New("a code of the authenticator is needed")
+	// ErrNoSession: nobody is signed in, or not any more.
+	ErrNoSession = errors.New("no session")
+	// ErrMustChange: the user has to choose a password before anything else.
+	ErrMustChange = errors.New("the password must be changed first")
+	// ErrSamePassword: the new password is the old one.
+	ErrSamePassword = errors.New("the new password is the old one")
+)
+
+// Users is what the dashboard needs of keystore.Store for users.
+type Users interface {
+	UserByEmail(ctx context.Context, e keystore.Email) (*keystore.SignInUser, error)
+	UserForSignIn(ctx context.Context, by policy.Caller, id keystore.UserID) (*keystore.SignInUser, error)
+	SignedIn(ctx context.Context, by policy.Caller, u *keystore.SignInUser, left keystore.Credentials) (keystore.User, error)
+	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
+	SetTOTP(ctx context.Context, by policy.Caller, id keystore.UserID, secret string, step int64, recovery []string) error
+	EndSessions(ctx context.Context, by policy.Caller, id keystore.UserID) error
+}
+
+// Options is what an Authenticator is made of. All are needed but the rates,
+// whose zero values stand for the default.
+type Options struct {
+	Users     Users
+	Sessions  SessionStore
+	Passwords *password.Hasher
+	// Idle ends a session that is not used, and Absolute every session.
+	Idle, Absolute time.Duration
+	// PerEmail and PerAddress bound attempts to prove a password on this node.
+	PerEmail, PerAddress Rate
+	Now                  func() time.Time
+	Log                  *zap.Logger
+}
+
+// Authenticator signs people in and out. It may be used concurrently.
+type Authenticator struct {
+	o         Options
+	manager   *scs.SessionManager
+	emails    *attempts
+	addresses *attempts
+}
+
+// New makes an Authenticator.
+func New(o Options) (*Authenticator, error) {
+	if o.Users == nil || o.Sessions == nil || o.Passwords == nil || o.Now == nil || o.Log == nil || o.Idle <= 0 || o.Absolute <= 0 {
+		return nil, errors.New("new authenticator: an option is missing")
+	}
+	if o.PerEmail == (Rate{}) {
+		o.PerEmail = Rate{PerSecond: 1. / 60, Burst: 10}
+	}
+	if o.PerAddress == (Rate{}) {
+		o.PerAddress = Rate{PerSecond: 1. / 3, Burst: 30}
+	}
+	return &Authenticator{
+		o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), emails: newAttempts(o.PerEmail), addresses: newAttempts(o.PerAddress),
+	}, nil
+}
+
+// Manager is the manager of the sessions, for their cookie and for values that
+// pages keep in them: strings alone. Signing in and out is the Authenticator's.
+func (a *Authenticator) Manager() *scs.SessionManager { return a.manager }
+
+// From is where a request of a person comes from.
+type From struct {
+	Client    netip.Addr
+	Agent     string // the User-Agent, as the list of sessions shows it
+	RequestID string
+}
+
+// maxAgent bounds what is kept of a User-Agent, in bytes.
+const maxAgent = 256
+
+func (f From) agent() string {
+	if len(f.Agent) > maxAgent {
+		return f.Agent[:maxAgent]
+	}
+	return f.Agent
+}
+
+// Proof is what a person signs in with. Code is of the authenticator, or a
+// recovery code; "" where none was asked for yet.
+type Proof struct{ Email, Password, Code string }
+
+// String hides the proof from logs and errors.
+func (Proof) String() string { return "proof(redacted)" }
+
+// GoString hides the proof from %#v.
+func (Proof) GoString() string { return "proof(redacted)" }
+
+// Session is a session that has begun. Its token goes into the cookie, and
+// nowhere else.
+type Session struct {
+	Token     string
+	ExpiresAt time.Time
+	User      keystore.User
+}
+
+// String hides the token from logs and errors.
+func (Session) String() string { return "session(redacted)" }
+
+// GoString hides the token from %#v.
+func (Session) GoString() string { return "session(redacted)" }
+
+// Find returns the session of the token, and lets it go on. It returns
+// ErrNoSession, also for one whose user or account may not sign in any more.
+func (a *Authenticator) Find(ctx context.Context, token string) (*keystore.Session, error) {
+	found, err := a.o.Sessions.FindSession(ctx, token)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, ErrNoSession
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := a.o.Sessions.TouchSession(ctx, token, found.Data, a.o.Now().Add(a.o.Idle)); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// Caller is the person of the session as the rules know it: it may do what its
+// account may. It returns ErrMustChange before a password was chosen.
+func (a *Authenticator) Caller(ss *keystore.Session, from From) (policy.Caller, error) {
+	if ss.User.MustChange {
+		return policy.Caller{}, ErrMustChange
+	}
+	return ss.Caller(from.Client, from.RequestID), nil
+}
+
+// SignOut ends the session of the token.
+func (a *Authenticator) SignOut(ctx context.Context, token string) error {
+	return a.o.Sessions.EndSession(ctx, token)
+}
+
+// SignOutEverywhere ends all sessions of the user, this one too.
+func (a *Authenticator) SignOutEverywhere(ctx context.Context, ss *keystore.Session, from From) error {
+	return a.o.Users.EndSessions(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID)
+}
+
+// Sessions returns the user's sessions that go on, the newest first.
+func (a *Authenticator) Sessions(ctx context.Context, ss *keystore.Session, from From) ([]keystore.Session, error) {
+	return a.o.Sessions.ListSessions(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID)
+}
+
+// Revoke ends one of the user's sessions, or returns keystore.ErrNotFound.
+func (a *Authenticator) Revoke(ctx context.Context, ss *keystore.Session, from From, id string) error {
+	return a.o.Sessions.RevokeSession(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID, id)
+}
+
+// begin begins a session of a user who has proven itself. Its token is always
+// a new one.
+func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From) (Session, error) {
+	ctx, err := a.manager.Load(bare{ctx}, "")
+	if err != nil {
+		return Session{}, fmt.Errorf("begin session: %w", err)
+	}
+	a.manager.Put(ctx, beginKey, beginning{Account: u.Account, User: u.ID, Epoch: u.Epoch, Client: from.Client, Agent: from.agent()}) //nolint:contextcheck // the request's, less its values
+	token, expires, err := a.manager.Commit(ctx)                                                                                      //nolint:contextcheck // likewise
+	if errors.Is(err, keystore.ErrNotFound) {
+		return Session{}, ErrRefused // signed out everywhere meanwhile
+	}
+	if err != nil {
+		return Session{}, fmt.Errorf("begin session: %w", err)
+	}
+	return Session{Token: token, ExpiresAt: expires, User: u}, nil
+}
