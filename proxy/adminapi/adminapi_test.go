@@ -24,6 +24,7 @@ var endpoints = []struct{ method, target, body string }{
 	{http.MethodGet, acme + "/keys", ""},
 	{http.MethodDelete, acme + "/keys/11111111-0000-4000-8000-000000000001", ""},
 	{http.MethodPost, explainPath, `{"method":"GET","url":"/","client_address":"::1"}`},
+	{http.MethodGet, "/admin/v1/export", ""},
 	{http.MethodDelete, acme, ""},
 }
 
@@ -219,6 +220,7 @@ func TestAPINeedsItsOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Now: start.UTC, Log: zap.NewNop()}
+	whole.Export = w.store.Export
 	whole.Explain = func(context.Context, contract.ExplainedRequest) (contract.Explanation, error) {
 		return contract.Explanation{}, nil
 	}
@@ -229,6 +231,7 @@ func TestAPINeedsItsOptions(t *testing.T) {
 		"token": func(o *adminapi.Options) { o.Token = "" }, "store": func(o *adminapi.Options) { o.Store = nil },
 		"audit": func(o *adminapi.Options) { o.Audit = nil }, "clock": func(o *adminapi.Options) { o.Now = nil }, "log": func(o *adminapi.Options) { o.Log = nil },
 		"users": func(o *adminapi.Options) { o.Users = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
+		"export":  func(o *adminapi.Options) { o.Export = nil },
 		"explain": func(o *adminapi.Options) { o.Explain = nil },
 	} {
 		o := whole

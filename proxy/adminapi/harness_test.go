@@ -86,6 +86,7 @@ func newWorld(t *testing.T) *world {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	w.api, err = adminapi.New(adminapi.Options{
 		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
+		Export: w.store.Export,
 		Explain: func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error) {
 			w.explained = r
 			return contract.Explanation{}, w.store.Ready(ctx)
