@@ -3,6 +3,7 @@ package main_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -52,6 +53,35 @@ func TestCommandsOfTheExplainDocumentWork(t *testing.T) {
 		}
 	}
 	if len(commands) < 6 {
+		t.Errorf("%d commands were found", len(commands))
+	}
+}
+
+// TestCommandsOfTheBackupDocumentWork one after the other, with a Redis.
+func TestCommandsOfTheBackupDocumentWork(t *testing.T) {
+	t.Parallel()
+	d := newTable(t, settings{Store: startRedis(t).yaml()})
+	folder := t.TempDir()
+	if err := os.Symlink(d.config, filepath.Join(folder, "gatehouse.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	commands := commandsOf(t, "../../docs/backup.md")
+	for _, command := range commands {
+		sh := exec.Command("sh", "-ec", command)
+		sh.Dir = folder
+		sh.Env = append(gatehouse(t).Env, "PATH="+binary(t)+string(os.PathListSeparator)+os.Getenv("PATH"), "GATEHOUSE_ADMIN_URL=http://"+d.admin)
+		said, err := sh.CombinedOutput()
+		isImport := strings.Contains(command, "import")
+		if err != nil || isImport && !regexp.MustCompile(`(?m)^keys +0 +2 +0 +0 +0 +0 +0$`).Match(said) {
+			t.Errorf("%s\n%v: %s", command, err, said)
+		}
+	}
+	for _, name := range []string{"backup.jsonl", "again.jsonl", "backup.jsonl.gz"} {
+		if about, err := os.Stat(filepath.Join(folder, name)); err != nil || about.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(commands) < 5 {
 		t.Errorf("%d commands were found", len(commands))
 	}
 }
