@@ -52,6 +52,9 @@ func (a Action) aboutUsers() bool { return strings.HasPrefix(string(a), "user.")
 // is the error code of the refusal.
 const Done = "done"
 
+// NotDone stands in an EventFilter for every outcome but Done.
+const NotDone = "refused"
+
 // Event is one entry of an account's audit trail. It holds no secret.
 type Event struct {
 	ID     string
@@ -79,8 +82,11 @@ type FieldChange struct {
 
 // EventFilter says which events of an account are wanted; zero fields want all.
 type EventFilter struct {
-	Key      policy.KeyID
-	Action   Action
+	// Key wants what was done to that key, and the regeneration that made it.
+	Key    policy.KeyID
+	Action Action
+	// Outcome is that of an Event, or NotDone.
+	Outcome  string
 	From, To time.Time // From is included, To is not
 	// Users includes what users did and what was done to them, which has
 	// e-mail addresses in it. It is for people, and not for keys.

@@ -127,6 +127,10 @@ func TestTrailIsFiltered(t *testing.T) {
 			"all":       {keystore.EventFilter{}, 6},
 			"a key":     {keystore.EventFilter{Key: k.ID}, 4},
 			"an action": {keystore.EventFilter{Action: keystore.KeyUpdate}, 2},
+			"done":      {keystore.EventFilter{Outcome: keystore.Done}, 5},
+			"refused":   {keystore.EventFilter{Outcome: keystore.NotDone}, 1},
+			"a code":    {keystore.EventFilter{Outcome: "permission_denied"}, 1},
+			"no code":   {keystore.EventFilter{Outcome: "key_in_use"}, 0},
 			"from":      {keystore.EventFilter{From: from}, 4},
 			"to":        {keystore.EventFilter{To: from}, 2},
 			"between":   {keystore.EventFilter{From: from, To: to}, 3},
@@ -137,6 +141,32 @@ func TestTrailIsFiltered(t *testing.T) {
 				if got := n.trail("acme", test.filter, limit); len(got) != test.want {
 					t.Errorf("%s in pages of %d: %q, want %d", name, limit, tell(got), test.want)
 				}
+			}
+		}
+	})
+}
+
+// A key that was made in a regeneration has the id of no earlier event.
+func TestTrailOfAKeyBeginsWithWhatMadeIt(t *testing.T) {
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		k, _ := n.key(person)
+		next, _, err := n.Regenerate(t.Context(), person, k.ID, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.update(person, next.ID, keystore.Update{Name: ptr("b")})
+		for id, want := range map[policy.KeyID][]keystore.Action{
+			k.ID:    {keystore.KeyRegenerate, keystore.KeyCreate},
+			next.ID: {keystore.KeyUpdate, keystore.KeyRegenerate},
+		} {
+			var got []keystore.Action
+			for _, e := range n.trail("acme", keystore.EventFilter{Key: id}, 10) {
+				got = append(got, e.Action)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the trail of %s is %v, want %v", id, got, want)
 			}
 		}
 	})

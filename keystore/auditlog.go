@@ -1,10 +1,12 @@
 package keystore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,8 +81,16 @@ func (s *Store) checkRead(ctx context.Context, events []Event) error {
 }
 
 func (f EventFilter) wants(e *Event) bool {
-	return (f.Users || e.User == "" && !e.Action.aboutUsers()) && (f.Key == "" || e.Key == f.Key) && (f.Action == "" || e.Action == f.Action) &&
+	return (f.Users || e.User == "" && !e.Action.aboutUsers()) && (f.Key == "" || e.Key == f.Key || e.made(f.Key)) && (f.Action == "" || e.Action == f.Action) &&
+		(f.Outcome == "" || e.Outcome == f.Outcome || f.Outcome == NotDone && e.Outcome != Done) &&
 		(f.From.IsZero() || !e.At.Before(f.From)) && (f.To.IsZero() || e.At.Before(f.To))
+}
+
+// made reports whether the key came into being by this regeneration of another one.
+func (e *Event) made(key policy.KeyID) bool {
+	return e.Action == KeyRegenerate && slices.ContainsFunc(e.Changes, func(c FieldChange) bool {
+		return c.Field == "id" && bytes.Equal(c.New, jsonOf(key))
+	})
 }
 
 // position is a place in the trail: an entry's id, and the stream it is in.

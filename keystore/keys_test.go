@@ -80,6 +80,31 @@ func TestTokenThatWasNeverMintedIsUnknown(t *testing.T) {
 	})
 }
 
+// TestUpdateUnless: it is asked about the key as it is then, and its error
+// keeps the key from being changed.
+func TestUpdateUnless(t *testing.T) {
+	name := "renamed"
+	onEachStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		person := n.account("acme")
+		made, _ := n.key(person, func(*keystore.NewKey) {})
+		refused := errors.New("refused")
+		var asked policy.Key
+		_, _, err := n.Update(t.Context(), person, made.ID, keystore.Update{Name: &name, Unless: func(before policy.Key) error {
+			asked = before
+			return refused
+		}})
+		kept, getErr := n.Get(t.Context(), person, made.ID)
+		if !errors.Is(err, refused) || getErr != nil || kept.Name != made.Name || asked.Name != made.Name {
+			t.Errorf("it was asked about %q, and the key is %q: %v, %v", asked.Name, kept.Name, err, getErr)
+		}
+		after, _, err := n.Update(t.Context(), person, made.ID, keystore.Update{Name: &name, Unless: func(policy.Key) error { return nil }})
+		if err != nil || after.Name != name {
+			t.Errorf("without an objection it is %q: %v", after.Name, err)
+		}
+	})
+}
+
 func TestUpdateChangesWhatItNamesAndNothingElse(t *testing.T) {
 	name, addresses, permissions, inactive := "renamed", policy.OnlyAddresses(office), policy.NewPermissionSet(read), false
 	only, all := []policy.SubaccountID{subA}, []policy.SubaccountID{}

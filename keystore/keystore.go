@@ -311,6 +311,7 @@ func (n names) used(id policy.AccountID) string        { return n.account(id) + 
 func (n names) audit(id policy.AccountID) string       { return n.account(id) + ":audit" }
 func (n names) users(id policy.AccountID) string       { return n.account(id) + ":users" }
 func (n names) email(hash string) string               { return n.prefix + "email:" + hash }
+func (n names) identity(hash string) string            { return n.prefix + "identity:" + hash }
 func (n names) session(hash string) string             { return n.prefix + "session:" + hash }
 func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
 

@@ -144,6 +144,9 @@ type Update struct {
 	Addresses   *policy.AddressSet
 	Expiry      *policy.Expiry
 	Active      *bool
+	// Unless is asked about the key as it is at the commit, and an error that it
+	// returns is that of the Update. nil lets every key be changed.
+	Unless func(before policy.Key) error
 }
 
 // Update changes a key of the caller's account and returns it as it is then,
@@ -169,6 +172,11 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	before = target.key
 	if before.Replaced() {
 		return policy.Key{}, policy.Key{}, ErrReplaced
+	}
+	if u.Unless != nil {
+		if err := u.Unless(before); err != nil {
+			return policy.Key{}, policy.Key{}, err
+		}
 	}
 	if err := now.caller.CheckHolds(&before, s.o.Delegation); err != nil {
 		return policy.Key{}, policy.Key{}, err

@@ -75,7 +75,8 @@ func TestWhatEndsEverySession(t *testing.T) {
 			return n.SetPassword(n.t.Context(), by, u.ID, passwordHash+"B", false)
 		},
 		"TOTP set up": func(n *node, by policy.Caller, u keystore.User) error {
-			return n.SetTOTP(n.t.Context(), by, u.ID, "GEZDGNBVGY3TQOJQ", 0, nil)
+			_, err := n.ChangeTOTP(n.t.Context(), by, n.proven(by, u.ID), "GEZDGNBVGY3TQOJQ", 0, nil)
+			return err
 		},
 		"signed out everywhere": func(n *node, by policy.Caller, u keystore.User) error { return n.EndSessions(n.t.Context(), by, u.ID) },
 		"disabled and enabled again": func(n *node, by policy.Caller, u keystore.User) error {

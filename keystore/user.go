@@ -27,6 +27,8 @@ type User struct {
 	// MustChange: the password was not chosen by the user, who can do nothing
 	// else before choosing one.
 	MustChange bool
+	// HasPassword: it can sign in with one.
+	HasPassword bool
 	// TOTP: a code of an authenticator is asked for at sign-in.
 	TOTP         bool
 	Disabled     bool
@@ -35,6 +37,8 @@ type User struct {
 	// Epoch goes up whenever all the user's sessions end: those of an earlier
 	// one are dead.
 	Epoch int64
+	// Identity is what a provider knows the user by, once it has signed in there.
+	Identity Identity
 }
 
 // NewUser is a user who is to be created.
@@ -45,6 +49,8 @@ type NewUser struct {
 	// into it.
 	PasswordHash string
 	MustChange   bool
+	// Identity is that of a user whom a provider has just vouched for.
+	Identity Identity
 }
 
 // errKeyForPerson: keys manage keys; nothing lets them into a dashboard.
@@ -59,7 +65,7 @@ func (s *Store) standingPerson(ctx context.Context, by policy.Caller) (*standing
 }
 
 // CreateUser stores a new user of the caller's account. It returns
-// ErrEmailTaken, ErrUserLimit, or ErrNotFound for an account that is gone. The
+// ErrEmailTaken, ErrIdentityTaken, ErrUserLimit, or ErrNotFound for an account that is gone. The
 // user can sign in from when it returns.
 func (s *Store) CreateUser(ctx context.Context, by policy.Caller, u NewUser) (User, error) {
 	var created User
@@ -87,7 +93,7 @@ func (s *Store) createUser(ctx context.Context, by policy.Caller, u NewUser) (Us
 	}
 	stored := storedUser{accountUID: now.accountUID, user: User{
 		Epoch: 1, ID: UserID(uuid.NewString()), Account: now.caller.Account.ID, Email: u.Email, Name: u.Name,
-		MustChange: u.MustChange, CreatedAt: s.o.Now().UTC().Truncate(time.Second),
+		MustChange: u.MustChange, Identity: u.Identity, HasPassword: u.PasswordHash != "", CreatedAt: s.o.Now().UTC().Truncate(time.Second),
 	}, credentials: Credentials{PasswordHash: u.PasswordHash}}
 	raw, err := encodeUser(stored)
 	if err != nil {
@@ -97,13 +103,21 @@ func (s *Store) createUser(ctx context.Context, by policy.Caller, u NewUser) (Us
 	index := indexEntry{created: s.o.Now().UnixMilli(), tokenHash: u.Email.hashHex()}
 	// The claim comes last: whoever has it has a record, and a record without
 	// a claim lets nobody in, is listed, and can be deleted.
+	guards := append(now.guards, guard{key: s.names.users(account), below: maxUsers}, claim)
+	steps := []step{
+		{Kind: stepHSet, Key: s.names.users(account), Field: string(id), Value: index.value()},
+		{Kind: stepSet, Key: s.names.user(account, id), Value: raw},
+		{Kind: stepSet, Key: claim.key, Value: claimOf(account, id)},
+	}
+	if u.Identity.valid() {
+		identity, set, err := s.claimIdentity(ctx, u.Identity, &stored.user)
+		if err != nil {
+			return User{}, err
+		}
+		guards, steps = append(guards, identity), append(steps, set)
+	}
 	err = s.commit(ctx, change{
-		guards: append(now.guards, guard{key: s.names.users(account), below: maxUsers}, claim),
-		steps: []step{
-			{Kind: stepHSet, Key: s.names.users(account), Field: string(id), Value: index.value()},
-			{Kind: stepSet, Key: s.names.user(account, id), Value: raw},
-			{Kind: stepSet, Key: claim.key, Value: claimOf(account, id)},
-		},
+		guards: guards, steps: steps,
 		event: s.eventOf(now.caller, UserCreate, account, now.accountUID).aboutUser(id, changesOf(nil, userFields(&stored.user))),
 	})
 	return stored.user, err
@@ -179,7 +193,7 @@ type UserChange struct {
 // UpdateUser changes a user of the caller's account and returns it as it is
 // then, or ErrNotFound. Whoever is disabled is signed out everywhere, for good.
 func (s *Store) UpdateUser(ctx context.Context, by policy.Caller, id UserID, u UserChange) (User, error) {
-	after, err := s.changeUser(ctx, by, id, UserUpdate, func(stored *storedUser) {
+	after, err := s.changeUser(ctx, by, id, UserUpdate, func(stored *storedUser) error {
 		if u.Name != nil {
 			stored.user.Name = *u.Name
 		}
@@ -187,6 +201,7 @@ func (s *Store) UpdateUser(ctx context.Context, by policy.Caller, id UserID, u U
 			stored.user.Disabled = *u.Disabled
 			stored.user.Epoch++
 		}
+		return nil
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("update user: %w", err)

@@ -181,7 +181,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		if err := n.SetPassword(t.Context(), self, u.ID, passwordHash+"B", false); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.SetTOTP(t.Context(), self, u.ID, "GEZDGNBVGY3TQOJQ", 7, []string{"h1"}); err != nil {
+		if _, err := n.ChangeTOTP(t.Context(), self, n.proven(self, u.ID), "GEZDGNBVGY3TQOJQ", 7, []string{"h1"}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := n.UpdateUser(t.Context(), acme, u.ID, keystore.UserChange{Name: ptr("Ada L."), Disabled: ptr(true)}); err != nil {
@@ -191,7 +191,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.SignedIn(t.Context(), self, found, found.Credentials); err != nil {
+		if _, err := n.SignedIn(t.Context(), self, found, keystore.SignIn{Method: "password", Left: found.Credentials}); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.EndSessions(t.Context(), self, u.ID); err != nil {
@@ -207,7 +207,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		want := []string{
 			`user.delete | operator | done | email "ada@example.com"→null; name "Ada L."→null; must_change false→null; totp true→null; disabled true→null`,
 			`user.sign_out | session | done | `,
-			`user.sign_in | session | done | `,
+			`user.sign_in | session | done | method null→"password"`,
 			`user.update | operator | done | name "Ada"→"Ada L."; disabled false→true`,
 			`user.totp | session | done | totp false→true`,
 			`user.password | session | done | `,
@@ -232,7 +232,7 @@ func TestOneOfTwoSignInsWithWhatWasReadIsNoted(t *testing.T) {
 		n := w.node()
 		acme := n.account("acme")
 		u := n.user(acme, "ada@example.com")
-		if err := n.SetTOTP(t.Context(), acme, u.ID, "GEZDGNBVGY3TQOJQ", 7, []string{"h1", "h2"}); err != nil {
+		if _, err := n.ChangeTOTP(t.Context(), acme, n.proven(acme, u.ID), "GEZDGNBVGY3TQOJQ", 7, []string{"h1", "h2"}); err != nil {
 			t.Fatal(err)
 		}
 		first, err := n.UserByEmail(t.Context(), "ada@example.com")
@@ -245,11 +245,11 @@ func TestOneOfTwoSignInsWithWhatWasReadIsNoted(t *testing.T) {
 		}
 		left := first.Credentials
 		left.TOTPStep, left.Recovery = 8, []string{"h2"}
-		got, err := n.SignedIn(t.Context(), acme, first, left)
+		got, err := n.SignedIn(t.Context(), acme, first, keystore.SignIn{Method: "password", Left: left})
 		if err != nil || !got.LastSignInAt.Equal(w.clock.Now()) {
 			t.Fatalf("got %+v, %v", got, err)
 		}
-		if _, err := n.SignedIn(t.Context(), acme, second, left); !errors.Is(err, keystore.ErrConflict) {
+		if _, err := n.SignedIn(t.Context(), acme, second, keystore.SignIn{Method: "password", Left: left}); !errors.Is(err, keystore.ErrConflict) {
 			t.Errorf("the second: got %v", err)
 		}
 		now, err := n.UserByEmail(t.Context(), "ada@example.com")
@@ -257,6 +257,79 @@ func TestOneOfTwoSignInsWithWhatWasReadIsNoted(t *testing.T) {
 			t.Errorf("stored %+v, %v", now.User, err)
 		}
 	})
+}
+
+// proven is the user as it was read when it proved itself.
+func (n *node) proven(by policy.Caller, id keystore.UserID) *keystore.SignInUser {
+	n.t.Helper()
+	u, err := n.UserForSignIn(n.t.Context(), by, id)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return u
+}
+
+// TestChangeOnTheStrengthOfWhatIsNoMoreIsRefused: an operator's reset that
+// comes while a user changes its credentials stands.
+func TestChangeOnTheStrengthOfWhatIsNoMoreIsRefused(t *testing.T) {
+	for name, first := range map[string]func(n *node, by policy.Caller, u keystore.User) error{
+		"password reset": func(n *node, by policy.Caller, u keystore.User) error {
+			return n.SetPassword(n.t.Context(), by, u.ID, passwordHash+"R", true)
+		},
+		"signed out everywhere": func(n *node, by policy.Caller, u keystore.User) error { return n.EndSessions(n.t.Context(), by, u.ID) },
+		"disabled and enabled again": func(n *node, by policy.Caller, u keystore.User) error {
+			_, err := n.UpdateUser(n.t.Context(), by, u.ID, keystore.UserChange{Disabled: ptr(true)})
+			_, again := n.UpdateUser(n.t.Context(), by, u.ID, keystore.UserChange{Disabled: ptr(false)})
+			return errors.Join(err, again)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEachStore(t, func(t *testing.T, w *world) {
+				n := w.node()
+				acme := n.account("acme")
+				u := n.user(acme, "ada@example.com")
+				proven := n.proven(acme, u.ID)
+				if err := first(n, acme, u); err != nil {
+					t.Fatal(err)
+				}
+				want := n.proven(acme, u.ID)
+				if _, err := n.ChangePassword(t.Context(), acme, proven, passwordHash+"B"); !errors.Is(err, keystore.ErrConflict) {
+					t.Errorf("password: got %v", err)
+				}
+				if _, err := n.ChangeTOTP(t.Context(), acme, proven, "GEZDGNBVGY3TQOJQ", 7, nil); !errors.Is(err, keystore.ErrConflict) {
+					t.Errorf("TOTP: got %v", err)
+				}
+				if got := n.proven(acme, u.ID); got.Credentials.PasswordHash != want.Credentials.PasswordHash || got.Credentials.TOTPSecret != "" || got.User != want.User {
+					t.Errorf("it was changed: %+v, want %+v", got.User, want.User)
+				}
+				after, err := n.ChangePassword(t.Context(), acme, want, passwordHash+"B")
+				if err != nil || after.MustChange || after.Epoch != want.User.Epoch+1 {
+					t.Errorf("on the strength of what is: %+v, %v", after, err)
+				}
+			})
+		})
+	}
+}
+
+// TestCodeThatWasUsedProvesNoChange: a code is used up by the one thing that it
+// proves.
+func TestCodeThatWasUsedProvesNoChange(t *testing.T) {
+	w, _ := miniWorld(t)
+	n := w.node()
+	acme := n.account("acme")
+	u := n.user(acme, "ada@example.com")
+	if _, err := n.ChangeTOTP(t.Context(), acme, n.proven(acme, u.ID), "GEZDGNBVGY3TQOJQ", 7, []string{"h1"}); err != nil {
+		t.Fatal(err)
+	}
+	proven, signsIn := n.proven(acme, u.ID), n.proven(acme, u.ID)
+	left := signsIn.Credentials
+	left.TOTPStep = 8
+	if _, err := n.SignedIn(t.Context(), acme, signsIn, keystore.SignIn{Method: "password", Left: left}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.ChangeTOTP(t.Context(), acme, proven, "", 0, nil); !errors.Is(err, keystore.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestNoKeyManagesUsers(t *testing.T) {
@@ -270,9 +343,11 @@ func TestNoKeyManagesUsers(t *testing.T) {
 	_, _, listErr := n.ListUsers(t.Context(), by, "", 10)
 	_, getErr := n.GetUser(t.Context(), by, u.ID)
 	_, sessionsErr := n.ListSessions(t.Context(), by, u.ID)
+	_, changeErr := n.ChangePassword(t.Context(), by, n.proven(acme, u.ID), "x")
+	_, totpErr := n.ChangeTOTP(t.Context(), by, n.proven(acme, u.ID), "", 0, nil)
 	for what, err := range map[string]error{
 		"create": createErr, "list": listErr, "get": getErr, "list sessions": sessionsErr, "delete": n.DeleteUser(t.Context(), by, u.ID),
-		"password": n.SetPassword(t.Context(), by, u.ID, "x", false), "totp": n.SetTOTP(t.Context(), by, u.ID, "", 0, nil),
+		"password": n.SetPassword(t.Context(), by, u.ID, "x", false), "own password": changeErr, "totp": totpErr,
 	} {
 		var refused *keystore.RefusedError
 		if !errors.As(err, &refused) {

@@ -11,13 +11,13 @@ import (
 // DeleteUser deletes a user of the caller's account, or returns ErrNotFound.
 // Its sessions are dead from then on, and its e-mail address is free.
 func (s *Store) DeleteUser(ctx context.Context, by policy.Caller, id UserID) error {
-	var email Email
+	var gone User
 	err := s.retry(func() error {
 		now, stored, held, err := s.personAndUser(ctx, by, id)
 		if err != nil {
 			return err
 		}
-		email = stored.user.Email
+		gone = stored.user
 		steps, err := s.removeUser(ctx, stored.user.Account, id)
 		if err != nil {
 			return err
@@ -28,7 +28,7 @@ func (s *Store) DeleteUser(ctx context.Context, by policy.Caller, id UserID) err
 		})
 	})
 	if err == nil {
-		err = s.releaseClaim(ctx, by.Account.ID, id, email.hashHex())
+		err = s.releaseClaims(ctx, &gone)
 	}
 	if err != nil {
 		return fmt.Errorf("delete user: %w", err)
@@ -51,11 +51,21 @@ func (s *Store) removeUser(ctx context.Context, account policy.AccountID, id Use
 		step{Kind: stepHDel, Key: s.names.users(account), Field: string(id)}), nil
 }
 
-// releaseClaim frees the address of a user that is no more. It is a change of
+// releaseClaims frees the e-mail address and the identity of a user that is no
+// more.
+func (s *Store) releaseClaims(ctx context.Context, gone *User) error {
+	err := s.releaseClaim(ctx, gone, s.names.email(gone.Email.hashHex()))
+	if err == nil && gone.Identity.valid() {
+		err = s.releaseClaim(ctx, gone, s.names.identity(gone.Identity.hashHex()))
+	}
+	return err
+}
+
+// releaseClaim frees what a user that is no more had a claim to. It is a change of
 // its own, so that on a Cluster too it holds only what is still the user's;
 // where it does not come to it, a claim without a record is free as well.
-func (s *Store) releaseClaim(ctx context.Context, account policy.AccountID, id UserID, emailHash string) error {
-	claim := guard{key: s.names.email(emailHash), want: claimOf(account, id)}
+func (s *Store) releaseClaim(ctx context.Context, gone *User, name string) error {
+	claim := guard{key: name, want: claimOf(gone.Account, gone.ID)}
 	err := s.commit(ctx, change{guards: []guard{claim}, steps: []step{{Kind: stepDel, Key: claim.key}}})
 	if errors.Is(err, errMoved) {
 		return nil // it is another's
@@ -71,6 +81,7 @@ func (s *Store) deleteUsers(ctx context.Context, account policy.AccountID) (int,
 		return 0, err
 	}
 	for _, e := range entries {
+		gone := s.remembered(ctx, account, e)
 		steps, err := s.removeUser(ctx, account, UserID(e.id))
 		if err != nil {
 			return 0, err
@@ -78,9 +89,25 @@ func (s *Store) deleteUsers(ctx context.Context, account policy.AccountID) (int,
 		if err := s.commit(ctx, change{guards: []guard{{key: s.names.account(account)}}, steps: steps}); err != nil {
 			return 0, err
 		}
-		if err := s.releaseClaim(ctx, account, UserID(e.id), e.tokenHash); err != nil {
+		if err := s.releaseClaim(ctx, gone, s.names.email(e.tokenHash)); err != nil {
 			return 0, err
+		}
+		if gone.Identity.valid() {
+			if err := s.releaseClaim(ctx, gone, s.names.identity(gone.Identity.hashHex())); err != nil {
+				return 0, err
+			}
 		}
 	}
 	return len(entries), nil
+}
+
+// remembered is a user who is about to be deleted with its account, as far as
+// that can be read: where it cannot, its identity stays claimed by nobody, which
+// is free as well.
+func (s *Store) remembered(ctx context.Context, account policy.AccountID, e indexEntry) *User {
+	stored, _, err := s.readUser(ctx, account, UserID(e.id))
+	if err != nil {
+		return &User{ID: UserID(e.id), Account: account}
+	}
+	return &stored.user
 }

@@ -33,6 +33,10 @@ type userRecord struct {
 	Epoch      *int64 `json:"epoch"`
 	CreatedAt  *int64 `json:"created_at"`
 	LastSignIn *int64 `json:"last_sign_in_at"` // 0 for never
+	// Issuer and Subject are the identity at a provider; a user without one has
+	// neither.
+	Issuer  string `json:"issuer,omitempty"`
+	Subject string `json:"subject,omitempty"`
 }
 
 // Credentials are what a user proves itself by. They never print.
@@ -70,7 +74,7 @@ func encodeUser(u storedUser) (string, error) {
 		Version: &version, ID: &id, Account: &account, AccountUID: &u.accountUID, Email: &email, Name: &u.user.Name,
 		Password: &u.credentials.PasswordHash, MustChange: &u.user.MustChange, Disabled: &u.user.Disabled,
 		TOTP: &u.credentials.TOTPSecret, TOTPStep: &u.credentials.TOTPStep, Recovery: &recovery, Epoch: &u.user.Epoch,
-		CreatedAt: &created, LastSignIn: &last,
+		CreatedAt: &created, LastSignIn: &last, Issuer: u.user.Identity.Issuer, Subject: u.user.Identity.Subject,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode user %s: %w", id, err)
@@ -97,11 +101,15 @@ func decodeUser(raw string, account policy.AccountID, id UserID) (*storedUser, e
 	if err != nil || string(email) != *r.Email {
 		return nil, fmt.Errorf("%w of user %s: its e-mail address", errRecord, id)
 	}
+	identity := Identity{Issuer: r.Issuer, Subject: r.Subject}
+	if identity != (Identity{}) && !identity.valid() {
+		return nil, fmt.Errorf("%w of user %s: its identity", errRecord, id)
+	}
 	u := &storedUser{
 		accountUID: *r.AccountUID,
 		user: User{
-			ID: id, Account: account, Email: email, Name: *r.Name, MustChange: *r.MustChange, TOTP: *r.TOTP != "",
-			Disabled: *r.Disabled, Epoch: *r.Epoch, CreatedAt: time.Unix(*r.CreatedAt, 0).UTC(),
+			ID: id, Account: account, Email: email, Name: *r.Name, MustChange: *r.MustChange, HasPassword: *r.Password != "", TOTP: *r.TOTP != "",
+			Disabled: *r.Disabled, Epoch: *r.Epoch, CreatedAt: time.Unix(*r.CreatedAt, 0).UTC(), Identity: identity,
 		},
 		credentials: Credentials{PasswordHash: *r.Password, TOTPSecret: *r.TOTP, TOTPStep: *r.TOTPStep, Recovery: *r.Recovery},
 	}
@@ -152,15 +160,28 @@ func (s *Store) claimed(ctx context.Context, e Email, value string) (*SignInUser
 	if !ok || !policy.ValidAccountID(account) {
 		return nil, fmt.Errorf("%w: %w of an e-mail address", ErrUnavailable, errRecord)
 	}
-	owner, accountRaw, err := s.readAccount(ctx, policy.AccountID(account))
+	found, err := s.owned(ctx, policy.AccountID(account), UserID(id))
 	if err != nil {
 		return nil, err
 	}
-	stored, held, err := s.readUser(ctx, owner.account.ID, UserID(id))
+	if found.User.Email != e {
+		return nil, ErrNotFound
+	}
+	return found, nil
+}
+
+// owned returns a user for signing in, or ErrNotFound where it or the account
+// that it was made in is no more.
+func (s *Store) owned(ctx context.Context, account policy.AccountID, id UserID) (*SignInUser, error) {
+	owner, accountRaw, err := s.readAccount(ctx, account)
 	if err != nil {
 		return nil, err
 	}
-	if stored.accountUID != owner.uid || stored.user.Email != e {
+	stored, held, err := s.readUser(ctx, owner.account.ID, id)
+	if err != nil {
+		return nil, err
+	}
+	if stored.accountUID != owner.uid {
 		return nil, ErrNotFound
 	}
 	return &SignInUser{

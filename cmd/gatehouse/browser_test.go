@@ -249,7 +249,8 @@ func (b *tab) text() string {
 func (b *tab) shows(text string) {
 	b.t.Helper()
 	eventually(b.t, patience, fmt.Sprintf("the page shows %q", text), func() error {
-		return unless(strings.Contains(b.text(), text), b.where())
+		now := b.where() // a page that is just being left has no text
+		return unless(strings.Contains(now, text), now)
 	})
 }
 
@@ -324,3 +325,6 @@ func (b *tab) picture(file string) {
 		b.t.Fatal(err)
 	}
 }
+
+// textOf is the text of what the selector finds.
+func textOf(selector string) chromedp.Action[string] { return chromedp.Text(chromedp.CSS(selector)) }

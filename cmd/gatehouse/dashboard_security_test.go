@@ -143,7 +143,7 @@ func TestDashboardIsInNoFrame(t *testing.T) {
 // TestDashboardHasItsHost, and there is nothing else on it.
 func TestDashboardHasItsHost(t *testing.T) {
 	t.Parallel()
-	d := startDesk(t, func(s *settings) { s.Dashboard = "{host: dashboard.example.com}" })
+	d := startDesk(t, func(s *settings) { s.Dashboard = `{host: dashboard.example.com, api_url: "https://api.example.com"}` })
 	k := d.firstKey(t, "acme", may("datacenter_shared:read"))
 	at := func(host, path string) answer {
 		r := get(k, path)

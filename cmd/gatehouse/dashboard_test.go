@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -36,10 +37,16 @@ func startDesk(t *testing.T, changes ...func(*settings)) *desk {
 	return d
 }
 
-// addUser makes a user who has chosen the password already: an operator cannot.
-func (d *desk) addUser(t *testing.T, account policy.AccountID, email, name, chosen string) {
+// store opens the desk's store as another node does.
+func (d *desk) store(t *testing.T) *keystore.Store {
 	t.Helper()
-	catalogue, err := policy.NewCatalogue("serp_api:read")
+	var products []policy.Permission
+	for _, p := range everything {
+		if !strings.HasPrefix(p, "account:") {
+			products = append(products, policy.Permission(p))
+		}
+	}
+	catalogue, err := policy.NewCatalogue(products...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +57,13 @@ func (d *desk) addUser(t *testing.T, account policy.AccountID, email, name, chos
 	if err != nil {
 		t.Fatal(err)
 	}
+	return store
+}
+
+// addUser makes a user who has chosen the password already: an operator cannot.
+func (d *desk) addUser(t *testing.T, account policy.AccountID, email, name, chosen string) {
+	t.Helper()
+	store := d.store(t)
 	defer func() { _ = store.Close() }()
 	hasher, err := password.NewHasher(password.DefaultCost(), 1)
 	if err != nil {

@@ -74,10 +74,23 @@ func readName(s string) (name, fault string) {
 	if utf8.RuneCountInString(name) > maxNameLength {
 		return "", "The name must have at most " + strconv.Itoa(maxNameLength) + " characters."
 	}
-	for _, r := range name {
-		if unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Bidi_Control, r) || unicode.In(r, unicode.Zl, unicode.Zp) {
-			return "", "The name must not have control characters."
-		}
+	if strings.ContainsFunc(name, isControl) {
+		return "", "The name must not have control characters."
 	}
 	return name, ""
+}
+
+// CleanName is as much of a name that others have chosen as a name may be.
+func CleanName(s string) string {
+	name := []rune(strings.TrimSpace(strings.Map(func(r rune) rune {
+		if isControl(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))))
+	return strings.TrimSpace(string(name[:min(len(name), maxNameLength)]))
+}
+
+func isControl(r rune) bool {
+	return unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Bidi_Control, r) || unicode.In(r, unicode.Zl, unicode.Zp)
 }

@@ -35,19 +35,27 @@ type Store interface {
 	AuditLog(ctx context.Context, account policy.AccountID, f keystore.EventFilter, cursor string, limit int) ([]keystore.Event, string, error)
 	Usage(ctx context.Context, by policy.Caller, f keystore.UsageFilter) ([]keystore.Usage, error)
 	GetAccount(ctx context.Context, id policy.AccountID) (keystore.Account, error)
+	GetUser(ctx context.Context, by policy.Caller, id keystore.UserID) (keystore.User, error)
 	Once(ctx context.Context, name string) (bool, error)
 }
 
-// Options is what a Dashboard is made of. All are needed but Brand and
-// Products.
+// Options is what a Dashboard is made of. All are needed but Brand, Providers, Products
+// and API.
 type Options struct {
 	People    *signin.Authenticator
 	Store     Store
 	Catalogue policy.Catalogue
 	Products  []contract.Product
 	Brand     Brand
-	Now       func() time.Time
-	Log       *zap.Logger
+	// Providers are those by which people may sign in beside passwords, or, with
+	// NoPasswords, instead.
+	Providers   []Provider
+	NoPasswords bool
+	// API is the URL of the API as customers call it; "" where it is at the host
+	// of the pages.
+	API string
+	Now func() time.Time
+	Log *zap.Logger
 }
 
 // Dashboard serves the pages. It may be used concurrently.

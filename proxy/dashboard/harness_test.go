@@ -35,17 +35,45 @@ const (
 
 // site is a dashboard with one account and one user, and a browser.
 type site struct {
-	t       *testing.T
-	store   *keystore.Store
+	t     *testing.T
+	store *keystore.Store
+	// wrap puts something between the pages and the store.
+	wrap    func(dashboard.Store) dashboard.Store
 	server  *httptest.Server
 	browser *http.Client // follows no redirects
 	now     *atomic.Int64
 	user    keystore.User
 	// refused is the reason of the last answer that was no success.
-	refused atomic.Pointer[problem.Problem]
-	brand   dashboard.Brand
-	account keystore.Account
-	people  *signin.Authenticator
+	refused   atomic.Pointer[problem.Problem]
+	brand     dashboard.Brand
+	account   keystore.Account
+	people    *signin.Authenticator
+	redis     *miniredis.Miniredis
+	catalogue policy.Catalogue
+	maxKeys   int
+	change    func(*dashboard.Options)
+	// providers are those of the sign-in page, and without passwords alone.
+	providers   []dashboard.Provider
+	noPasswords bool
+	pages       atomic.Pointer[dashboard.Dashboard]
+}
+
+// open opens the store: the site's own, or another node's.
+func (s *site) open() *keystore.Store {
+	s.t.Helper()
+	store, err := keystore.Open(s.t.Context(), keystore.Options{
+		Redis: &keystore.Redis{Addrs: []string{s.redis.Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
+		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: s.catalogue, TokenPrefix: "gk_", MaxKeys: s.maxKeys, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	return store
+}
+
+func (s *site) pagesStore() dashboard.Store {
+	if s.wrap == nil {
+		return s.store
+	}
+	return s.wrap(s.store)
 }
 
 func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
@@ -53,7 +81,7 @@ func (s *site) clock() time.Time { return time.Unix(s.now.Load(), 0).UTC() }
 // start serves a dashboard; changes are made to it before.
 func start(t *testing.T, changes ...func(*site)) *site {
 	t.Helper()
-	s := &site{t: t, now: new(atomic.Int64), account: keystore.Account{
+	s := &site{t: t, now: new(atomic.Int64), maxKeys: 100, account: keystore.Account{
 		ID: "acme", Name: "Acme", Status: policy.Active, Permissions: []string{"*"},
 		Subaccounts: []policy.Subaccount{
 			{ID: subaccountA, Label: "EU scraping", Product: "datacenter_shared"},
@@ -66,35 +94,46 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	}
 	catalogue, err := policy.NewCatalogue("datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete", "residential:read", "residential:write")
 	s.must(err)
-	s.store, err = keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
-		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100, Now: s.clock, Log: zap.NewNop(),
-	})
-	s.must(err)
+	s.redis, s.catalogue = miniredis.RunT(t), catalogue
+	s.store = s.open()
 	t.Cleanup(func() { _ = s.store.Close() })
 	_, _, err = s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 	s.must(err)
 	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
 	s.must(err)
 	s.user = s.addUser(hasher, userEmail, userPassword)
-	s.people, err = signin.New(signin.Options{
-		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, Now: s.clock, Log: zap.NewNop(),
-	})
-	s.must(err)
-	pages, err := dashboard.New(dashboard.Options{
-		People: s.people, Store: s.store, Catalogue: catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
-		Products: []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
-	})
-	s.must(err)
+	s.serve(s.providers)
 	s.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := dashboard.From{Client: netip.MustParseAddr(clientIP), RequestID: "request-1", Scheme: "https", Refuse: func(p *problem.Problem) { s.refused.Store(p) }}
-		if err := pages.Serve(w, r, from); err != nil {
+		if err := s.pages.Load().Serve(w, r, from); err != nil {
 			t.Errorf("%s %s: %v", r.Method, r.URL, err)
 		}
 	}))
 	t.Cleanup(s.server.Close)
 	s.browser = s.newBrowser()
 	return s
+}
+
+// serve makes the pages: anew, where there were some.
+func (s *site) serve(providers []dashboard.Provider) {
+	s.t.Helper()
+	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
+	s.must(err)
+	s.people, err = signin.New(signin.Options{
+		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, NoPasswords: s.noPasswords, Now: s.clock, Log: zap.NewNop(),
+	})
+	s.must(err)
+	options := dashboard.Options{
+		People: s.people, Store: s.pagesStore(), Catalogue: s.catalogue, Brand: s.brand, Now: s.clock, Log: zap.NewNop(),
+		Products:  []contract.Product{{Name: "datacenter_shared", Label: "Shared datacenter"}, {Name: "residential", Label: "Residential"}},
+		Providers: providers, NoPasswords: s.noPasswords,
+	}
+	if s.change != nil {
+		s.change(&options)
+	}
+	pages, err := dashboard.New(options)
+	s.must(err)
+	s.pages.Store(pages)
 }
 
 func (s *site) must(err error) {

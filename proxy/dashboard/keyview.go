@@ -19,6 +19,8 @@ const (
 	stateSoon     keyState = "soon"
 	stateDisabled keyState = "disabled"
 	stateExpired  keyState = "expired"
+	// stateReplaced is that of a key which works on until its grace ends.
+	stateReplaced keyState = "replaced"
 )
 
 // Class is the name of the state in style sheets and queries.
@@ -34,6 +36,8 @@ func (s keyState) String() string {
 		return "Disabled"
 	case stateExpired:
 		return "Expired"
+	case stateReplaced:
+		return "Replaced"
 	}
 	return string(s)
 }
@@ -44,6 +48,8 @@ func stateOf(k policy.Key, now time.Time) keyState {
 		return stateExpired
 	case !k.Active:
 		return stateDisabled
+	case k.Replaced():
+		return stateReplaced
 	case !k.Expiry.Never() && k.Expiry.Passed(now.Add(soon)):
 		return stateSoon
 	}
@@ -67,6 +73,7 @@ type resourceView struct {
 	Name    string
 	Product bool
 	Actions []string
+	Full    bool // these are all actions that there are
 }
 
 // subaccountView is a subaccount with the label of its product. One that the
@@ -105,7 +112,7 @@ func (d *Dashboard) viewPermissions(held policy.PermissionSet) []resourceView {
 				}
 			}
 			if len(actions) > 0 {
-				list = append(list, resourceView{Name: r.Name, Product: i == 1, Actions: actions})
+				list = append(list, resourceView{Name: r.Name, Product: i == 1, Actions: actions, Full: len(actions) == len(r.Actions)})
 			}
 		}
 	}
@@ -190,3 +197,6 @@ func timeUnits() []timeUnit {
 	const day = 24 * time.Hour
 	return []timeUnit{{"year", 365 * day}, {"month", 30 * day}, {"day", day}, {"hour", time.Hour}, {"minute", time.Minute}}
 }
+
+// keyPath is where the page of a key is.
+func keyPath(id policy.KeyID) string { return keysPath + "/" + string(id) }

@@ -232,9 +232,17 @@ type CORS struct {
 type Dashboard struct {
 	Enabled bool `yaml:"enabled"`
 	// Host is the only host name that it is served on, "" for every one.
-	Host    string  `yaml:"host"`
+	Host string `yaml:"host"`
+	// APIURL is the URL of the API as customers call it, "" for that of the pages.
+	APIURL  string  `yaml:"api_url"`
 	Brand   Brand   `yaml:"brand"`
 	Session Session `yaml:"session"`
+	// URL is where people find it: identity providers send them back there.
+	URL string `yaml:"url"`
+	// PasswordSignIn lets people sign in with a password.
+	PasswordSignIn bool `yaml:"password_sign_in"`
+	// Providers are those by which people may sign in.
+	Providers []IdentityProvider `yaml:"providers"`
 }
 
 // Brand is how the dashboard shows whose it is.
@@ -298,7 +306,7 @@ func (c *Config) setDefaults() {
 		Audit:      Audit{Keep: AuditKeep{Events: 10_000, Age: 400 * 24 * time.Hour}},
 		CORS:       CORS{Origins: []string{}},
 		Dashboard: Dashboard{
-			Enabled: true, Brand: Brand{Name: "Gatehouse", Accent: "#3451d1"},
+			Enabled: true, PasswordSignIn: true, Providers: []IdentityProvider{}, Brand: Brand{Name: "Gatehouse", Accent: "#3451d1"},
 			Session: Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
 		},
 		Log: Log{Level: "info", Format: LogJSON},

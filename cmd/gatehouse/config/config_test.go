@@ -153,7 +153,7 @@ func TestDefaults(t *testing.T) {
 		Delegation: config.Delegation{MaxKeysPerAccount: 1000},
 		CORS:       config.CORS{Origins: []string{}},
 		Dashboard: config.Dashboard{
-			Enabled: true, Brand: config.Brand{Name: "Gatehouse", Accent: "#3451d1"},
+			Enabled: true, PasswordSignIn: true, Providers: []config.IdentityProvider{}, Brand: config.Brand{Name: "Gatehouse", Accent: "#3451d1"},
 			Session: config.Session{Idle: 30 * time.Minute, Absolute: 12 * time.Hour},
 		},
 		Audit: config.Audit{Keep: config.AuditKeep{Events: 10_000, Age: 9600 * time.Hour}},
@@ -209,7 +209,7 @@ limits: {scope: cluster, in_flight: 0, key: {rate: 0.5, burst: 3}, max_body: 1GB
 delegation: {inherit_ips: true, max_keys_per_account: 7}
 audit: {keep: {events: 50}}
 cors: {origins: ["https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"]}
-dashboard: {enabled: false, host: d.example.com, brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}}
+dashboard: {enabled: false, host: d.example.com, api_url: "https://api.example.com", brand: {name: Acme, accent: "#112233", docs: "https://docs.example.com/"}, session: {idle: 10m, absolute: 1h}, url: "https://d.example.com", password_sign_in: false, providers: [{name: sso, label: SSO, issuer: "https://id.example.com/realms/a", client_id: gatehouse, client_secret: hush, scopes: [groups], account_by_domain: {example.com: acme}, create_users: true}]}
 log: {format: console}
 `
 
@@ -247,8 +247,12 @@ func TestEveryKindOfValue(t *testing.T) {
 		{"limit of a route", c.Routes[1].Limit, &config.Rate{Rate: 2, Burst: 4}},
 		{"audit", c.Audit, config.Audit{Keep: config.AuditKeep{Events: 50, Age: 9600 * time.Hour}}},
 		{"dashboard", c.Dashboard, config.Dashboard{
-			Host: "d.example.com", Brand: config.Brand{Name: "Acme", Accent: "#112233", Docs: "https://docs.example.com/"},
-			Session: config.Session{Idle: 10 * time.Minute, Absolute: time.Hour},
+			Host: "d.example.com", APIURL: "https://api.example.com", Brand: config.Brand{Name: "Acme", Accent: "#112233", Docs: "https://docs.example.com/"},
+			Session: config.Session{Idle: 10 * time.Minute, Absolute: time.Hour}, URL: "https://d.example.com",
+			Providers: []config.IdentityProvider{{
+				Name: "sso", Label: "SSO", Issuer: "https://id.example.com/realms/a", ClientID: "gatehouse", ClientSecret: "hush", Scopes: []string{"groups"},
+				AccountByDomain: map[string]string{"example.com": "acme"}, CreateUsers: true, RequireVerifiedEmail: true,
+			}},
 		}},
 		{"cors", c.CORS.Origins, []string{"https://app.example.com", "http://localhost:5173", "https://[2001:db8::1]:8443"}},
 		{"delegation", c.Delegation, config.Delegation{InheritIPs: true, MaxKeysPerAccount: 7}},

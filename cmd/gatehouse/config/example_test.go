@@ -54,9 +54,10 @@ func exampleText(t *testing.T) string {
 }
 
 // uncommented returns the text with those settings that are commented out as
-// "# name: …", where name is one of the names.
+// "# name: …", where name is one of the names; in a list, and where they are
+// alternatives of each other, too.
 func uncommented(text string, names ...string) string {
-	return regexp.MustCompile(`(?m)^( *)# ((`+strings.Join(names, "|")+`):( |$))`).ReplaceAllString(text, "$1$2")
+	return regexp.MustCompile(`(?m)^( *)# ( *)(?:# )?((?:- )?(`+strings.Join(names, "|")+`):( |$))`).ReplaceAllString(text, "$1$2$3")
 }
 
 func TestExampleShowsTheDefaults(t *testing.T) {

@@ -14,7 +14,9 @@ func (v *validator) dashboard(p path, d Dashboard) {
 	if d.Host != "" && !isHostName(d.Host) {
 		v.refuse(p.key("host"), v.shown(p.key("host"))+" is not a host name", "write it in lower case and without a port, such as dashboard.example.com")
 	}
+	v.apiURL(p.key("api_url"), d)
 	v.brand(p.key("brand"), d.Brand)
+	v.providers(p, d)
 	if !d.Enabled || d.Host == "" {
 		return
 	}
@@ -27,6 +29,26 @@ func (v *validator) dashboard(p path, d Dashboard) {
 			v.refuse(path{"routes"}.index(i).key("match"), "is on the host of the dashboard, where nothing else is served", "choose another host for one of them")
 		}
 	}
+}
+
+// apiURL: on a host of its own the dashboard cannot know where the API is.
+func (v *validator) apiURL(p path, d Dashboard) {
+	const mend = "write the URL that customers call, such as https://api.example.com"
+	if d.APIURL == "" {
+		if d.Enabled && d.Host != "" {
+			v.refuse(p, "is missing, and the API is not served on the host of the dashboard", mend)
+		}
+		return
+	}
+	if !isOrigin(d.APIURL) {
+		v.refuse(p, v.shown(p)+" is not the URL of an API", mend)
+	}
+}
+
+// isOrigin: a scheme and a host, and nothing else.
+func isOrigin(s string) bool {
+	u, err := url.Parse(strings.TrimSuffix(s, "/"))
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && *u == url.URL{Scheme: u.Scheme, Host: u.Host}
 }
 
 // brand asks the dashboard itself whether it can be shown.

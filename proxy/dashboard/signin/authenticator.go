@@ -28,17 +28,29 @@ var (
 	ErrNoSession = errors.New("no session")
 	// ErrMustChange: the user has to choose a password before anything else.
 	ErrMustChange = errors.New("the password must be changed first")
+	// ErrUnknownPerson: a provider vouches for somebody who is no user here, or
+	// may not be the one whose address it is.
+	ErrUnknownPerson = errors.New("no user is who the provider vouches for")
 	// ErrSamePassword: the new password is the old one.
 	ErrSamePassword = errors.New("the new password is the old one")
+	// ErrWrongCode: the password is right, and the code of the authenticator is not.
+	ErrWrongCode = errors.New("the code is wrong, or was used before")
+	// ErrOfferOver: the secret is none that this session was offered lately.
+	ErrOfferOver = errors.New("the offer of a secret is over")
+	// ErrHasTOTP: an authenticator is set up, and has to be removed first.
+	ErrHasTOTP = errors.New("an authenticator is set up already")
 )
 
 // Users is what the dashboard needs of keystore.Store for users.
 type Users interface {
 	UserByEmail(ctx context.Context, e keystore.Email) (*keystore.SignInUser, error)
+	UserByIdentity(ctx context.Context, i keystore.Identity) (*keystore.SignInUser, error)
+	Rules(ctx context.Context, id policy.AccountID) (*policy.Account, error)
+	CreateUser(ctx context.Context, by policy.Caller, u keystore.NewUser) (keystore.User, error)
 	UserForSignIn(ctx context.Context, by policy.Caller, id keystore.UserID) (*keystore.SignInUser, error)
-	SignedIn(ctx context.Context, by policy.Caller, u *keystore.SignInUser, left keystore.Credentials) (keystore.User, error)
-	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
-	SetTOTP(ctx context.Context, by policy.Caller, id keystore.UserID, secret string, step int64, recovery []string) error
+	SignedIn(ctx context.Context, by policy.Caller, u *keystore.SignInUser, in keystore.SignIn) (keystore.User, error)
+	ChangePassword(ctx context.Context, by policy.Caller, proven *keystore.SignInUser, hash string) (keystore.User, error)
+	ChangeTOTP(ctx context.Context, by policy.Caller, proven *keystore.SignInUser, secret string, step int64, recovery []string) (keystore.User, error)
 	EndSessions(ctx context.Context, by policy.Caller, id keystore.UserID) error
 }
 
@@ -50,6 +62,8 @@ type Options struct {
 	Passwords *password.Hasher
 	// Idle ends a session that is not used, and Absolute every session.
 	Idle, Absolute time.Duration
+	// NoPasswords refuses every sign-in with a password.
+	NoPasswords bool
 	// PerEmail and PerAddress bound attempts to prove a password on this node.
 	PerEmail, PerAddress Rate
 	Now                  func() time.Time
@@ -101,9 +115,10 @@ func (f From) agent() string {
 	return f.Agent
 }
 
-// Proof is what a person signs in with. Code is of the authenticator, or a
-// recovery code; "" where none was asked for yet.
-type Proof struct{ Email, Password, Code string }
+// Proof is what a person signs in with: e-mail address and password, or the
+// ticket of a *CodeNeededError in place of both. Code is of the authenticator,
+// or a recovery code; "" where none was asked for yet.
+type Proof struct{ Email, Password, Ticket, Code string }
 
 // String hides the proof from logs and errors.
 func (Proof) String() string { return "proof(redacted)" }
@@ -142,9 +157,10 @@ func (a *Authenticator) Find(ctx context.Context, token string) (*keystore.Sessi
 }
 
 // Caller is the person of the session as the rules know it: it may do what its
-// account may. It returns ErrMustChange before a password was chosen.
+// account may. It returns ErrMustChange in a session that was begun with a
+// password which its owner has not chosen.
 func (a *Authenticator) Caller(ss *keystore.Session, from From) (policy.Caller, error) {
-	if ss.User.MustChange {
+	if ss.User.MustChange && Provider(ss) == "" {
 		return policy.Caller{}, ErrMustChange
 	}
 	return ss.Caller(from.Client, from.RequestID), nil
@@ -170,15 +186,18 @@ func (a *Authenticator) Revoke(ctx context.Context, ss *keystore.Session, from F
 	return a.o.Sessions.RevokeSession(ctx, ss.Caller(from.Client, from.RequestID), ss.User.ID, id)
 }
 
-// begin begins a session of a user who has proven itself. Its token is always
-// a new one.
-func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From) (Session, error) {
+// begin begins a session of a user who has proven itself, with a password, or
+// to the provider of that name. Its token is always a new one.
+func (a *Authenticator) begin(ctx context.Context, u keystore.User, from From, provider string) (Session, error) {
 	ctx, err := a.manager.Load(bare{ctx}, "")
 	if err != nil {
 		return Session{}, fmt.Errorf("begin session: %w", err)
 	}
 	a.manager.Put(ctx, beginKey, beginning{Account: u.Account, User: u.ID, Epoch: u.Epoch, Client: from.Client, Agent: from.agent()}) //nolint:contextcheck // the request's, less its values
-	token, expires, err := a.manager.Commit(ctx)                                                                                      //nolint:contextcheck // likewise
+	if provider != "" {
+		a.manager.Put(ctx, providerKey, provider) //nolint:contextcheck // likewise
+	}
+	token, expires, err := a.manager.Commit(ctx) //nolint:contextcheck // likewise
 	if errors.Is(err, keystore.ErrNotFound) {
 		return Session{}, ErrRefused // signed out everywhere meanwhile
 	}

@@ -136,11 +136,21 @@ func (w *world) code(secret string) string {
 // codes. The code of this moment is used.
 func (w *world) withTOTP() (secret string, recovery []string) {
 	w.t.Helper()
-	secret, _ = signin.NewTOTP("Gatehouse", w.user)
 	ss := w.goesOn(w.signIn(right, ""))
-	recovery, _, err := w.EnableTOTP(w.t.Context(), ss, home, signin.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
+	offer := w.offer(ss)
+	recovery, _, err := w.EnableTOTP(w.t.Context(), ss, home, signin.NewAuthenticator{Password: right, Sealed: offer.Sealed, Code: w.code(offer.Secret)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return secret, recovery
+	return offer.Secret, recovery
+}
+
+// offer is a secret that the session is offered.
+func (w *world) offer(ss *keystore.Session) signin.Offer {
+	w.t.Helper()
+	offer, err := w.OfferTOTP(w.t.Context(), ss, home, "Gate & house", "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return offer
 }

@@ -1,6 +1,7 @@
 package signin_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -49,6 +50,9 @@ func TestChangedPasswordEndsAllSessionsButItsOwnNewOne(t *testing.T) {
 		t.Errorf("the old password: got %v", err)
 	}
 	w.signIn(better, "")
+	if u, err := w.store.UserByEmail(t.Context(), email); err != nil || !u.User.HasPassword {
+		t.Errorf("stored %+v, %v", u, err)
+	}
 	if _, err := w.ChangePassword(t.Context(), ss, home, better, right); !errors.Is(err, signin.ErrNoSession) {
 		t.Errorf("by a session that is over: got %v", err)
 	}
@@ -77,39 +81,41 @@ func TestFirstPasswordMustBeChangedBeforeAnythingElse(t *testing.T) {
 	}
 }
 
-func TestAuthenticatorIsSetUpWithPasswordAndCode(t *testing.T) {
+// slow is a store in which something happens after a user was read to be changed.
+type slow struct {
+	signin.Users
+	meanwhile func()
+}
+
+func (s *slow) ChangePassword(ctx context.Context, by policy.Caller, proven *keystore.SignInUser, hash string) (keystore.User, error) {
+	s.meanwhile()
+	return s.Users.ChangePassword(ctx, by, proven, hash)
+}
+
+// TestOperatorsResetStands: a password that its owner, or a thief, changes at
+// the same moment does not overwrite it.
+func TestOperatorsResetStands(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	secret, uri := signin.NewTOTP("Gate & house", w.user)
-	if !strings.HasPrefix(uri, "otpauth://totp/Gate%20&%20house:ada@example.com?issuer=Gate+%26+house&secret="+secret) || len(secret) != 32 {
-		t.Errorf("made %s", uri)
-	}
-	other := w.signIn(right, "")
+	var users *slow
+	w := newWorld(t, func(o *signin.Options) {
+		users = &slow{Users: o.Users}
+		o.Users = users
+	})
 	ss := w.goesOn(w.signIn(right, ""))
-	for name, n := range map[string]signin.NewAuthenticator{
-		"wrong password": {Password: "wrong", Secret: secret, Code: w.code(secret)},
-		"wrong code":     {Password: right, Secret: secret, Code: "000000"},
-		"weak secret":    {Password: right, Secret: "GEZDGNBV", Code: w.code("GEZDGNBV")},
-		"no secret":      {Password: right, Secret: "", Code: ""},
-	} {
-		if _, _, err := w.EnableTOTP(t.Context(), ss, home, n); !errors.Is(err, signin.ErrRefused) {
-			t.Errorf("%s: got %v", name, err)
+	reset := "what the operator chose"
+	users.meanwhile = func() {
+		hash, err := hasher(t, 64).Hash(t.Context(), reset)
+		if err == nil {
+			err = w.store.SetPassword(t.Context(), w.by, w.user.ID, hash, true)
+		}
+		if err != nil {
+			t.Error(err)
 		}
 	}
-	w.signIn(right, "")
-	_, fresh, err := w.EnableTOTP(t.Context(), ss, home, signin.NewAuthenticator{Password: right, Secret: secret, Code: w.code(secret)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.over("another session", other)
-	ss = w.goesOn(fresh)
-	if _, err := w.DisableTOTP(t.Context(), ss, home, "wrong"); !errors.Is(err, signin.ErrRefused) {
+	if _, err := w.ChangePassword(t.Context(), ss, home, right, better); !errors.Is(err, keystore.ErrConflict) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := w.DisableTOTP(t.Context(), ss, home, right); err != nil {
-		t.Fatal(err)
-	}
-	w.signIn(right, "")
+	w.signIn(reset, "")
 }
 
 func TestSigningOut(t *testing.T) {

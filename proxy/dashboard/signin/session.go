@@ -82,6 +82,21 @@ type beginning struct {
 // beginKey is the key of that value.
 const beginKey = "begin"
 
+// providerKey is the key of the name of the provider that has vouched for the
+// user when the session began. There is none after a password.
+const providerKey = "provider"
+
+// Provider is the name of the provider that vouched for the user when the
+// session began, "" where a password was shown.
+func Provider(ss *keystore.Session) string {
+	_, values, err := codec{}.Decode(ss.Data)
+	if err != nil {
+		return ""
+	}
+	name, _ := values[providerKey].(string)
+	return name
+}
+
 // content is what is stored of a session beside its user: the end that the
 // manager has set it, and strings.
 type content struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -15,11 +16,37 @@ import (
 // changed while it goes on.
 const signInTries = 3
 
+// ticketTime is how long the code may come after the password.
+const ticketTime = 5 * time.Minute
+
+// CodeNeededError is ErrCodeNeeded, with what proves in place of the password
+// that it was right: to this user, from the same address, for five minutes.
+type CodeNeededError struct {
+	Ticket string
+	// Wrong: there was a code, which is wrong or was used before. Only who
+	// shows a ticket is told.
+	Wrong bool
+}
+
+func (*CodeNeededError) Error() string { return ErrCodeNeeded.Error() }
+
+// Is makes it an ErrCodeNeeded.
+func (*CodeNeededError) Is(target error) bool { return target == ErrCodeNeeded }
+
+// GoString hides the ticket from %#v.
+func (*CodeNeededError) GoString() string { return "code needed(redacted)" }
+
 // SignIn begins a session for who proves to be a user. It returns ErrRefused
 // for an unknown e-mail address, a wrong password or code, a code that was used
-// before, a disabled user and a suspended account, all alike and after the
-// same work; ErrCodeNeeded; and *TooManyError. Every attempt counts.
+// before, a ticket that is not good, a disabled user and a suspended account,
+// all alike and after the same work; *CodeNeededError; and *TooManyError. Every
+// attempt counts.
 func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (Session, error) {
+	var ticket *seal
+	if p.Ticket != "" {
+		read, _ := readSeal(p.Ticket) // what cannot be read is nobody's
+		ticket, p.Email = &read, read.payload
+	}
 	email, err := keystore.ParseEmail(p.Email)
 	if err != nil {
 		email = "" // nobody's, at the price of somebody's
@@ -27,17 +54,31 @@ func (a *Authenticator) SignIn(ctx context.Context, p Proof, from From) (Session
 	if err := a.attempt(email, from); err != nil {
 		return Session{}, err
 	}
+	if a.o.NoPasswords {
+		return Session{}, ErrRefused
+	}
 	for range signInTries {
-		user, err := a.signIn(ctx, email, p, from)
+		user, err := a.signIn(ctx, email, proof{p, ticket}, from)
 		if errors.Is(err, keystore.ErrConflict) {
 			continue
 		}
 		if err != nil {
 			return Session{}, err
 		}
-		return a.begin(ctx, user, from)
+		return a.begin(ctx, user, from, "")
 	}
 	return Session{}, fmt.Errorf("sign in: %w", keystore.ErrConflict)
+}
+
+// methodOf is what the audit trail says of a sign-in with a password.
+func methodOf(had, left keystore.Credentials) string {
+	switch {
+	case had.TOTPSecret == "":
+		return "password"
+	case len(left.Recovery) < len(had.Recovery):
+		return "password and recovery code"
+	}
+	return "password and code"
 }
 
 // attempt counts an attempt against the address, and then the e-mail address:
@@ -50,7 +91,13 @@ func (a *Authenticator) attempt(email keystore.Email, from From) error {
 	return a.emails.take([]byte(email), now)
 }
 
-func (a *Authenticator) signIn(ctx context.Context, email keystore.Email, p Proof, from From) (keystore.User, error) {
+// proof is a Proof whose ticket was read; nil where there is none.
+type proof struct {
+	Proof
+	ticket *seal
+}
+
+func (a *Authenticator) signIn(ctx context.Context, email keystore.Email, p proof, from From) (keystore.User, error) {
 	found, err := a.o.Users.UserByEmail(ctx, email)
 	if err != nil && !errors.Is(err, keystore.ErrNotFound) {
 		return keystore.User{}, err
@@ -58,29 +105,32 @@ func (a *Authenticator) signIn(ctx context.Context, email keystore.Email, p Proo
 	if err != nil {
 		found = &keystore.SignInUser{}
 	}
-	left, err := a.prove(ctx, found, p)
-	if (err == nil || errors.Is(err, ErrCodeNeeded)) && (found.User.Disabled || found.Account.Status != policy.Active) {
+	left, err := a.prove(ctx, found, p, from)
+	if (err == nil || errors.Is(err, ErrCodeNeeded) || errors.Is(err, ErrWrongCode)) && (found.User.Disabled || found.Account.Status != policy.Active) {
 		err = fmt.Errorf("%w: the user is disabled, or the account suspended", ErrRefused)
 	}
 	if errors.Is(err, ErrRefused) {
 		a.refused(found, from, err)
 		return keystore.User{}, ErrRefused
 	}
+	if errors.Is(err, ErrWrongCode) {
+		a.refused(found, from, err)
+		return keystore.User{}, &CodeNeededError{Ticket: p.Ticket, Wrong: true}
+	}
 	if err != nil {
 		return keystore.User{}, err
 	}
-	by := policy.Caller{
-		Account: found.Account, Client: from.Client, RequestID: from.RequestID,
-		Person: policy.Actor{Kind: policy.ActorSession, ID: string(found.User.ID)},
-	}
-	return a.o.Users.SignedIn(ctx, by, found, left)
+	return a.o.Users.SignedIn(ctx, personOf(found, from), found, keystore.SignIn{Method: methodOf(found.Credentials, left), Left: left})
 }
 
 // prove returns the credentials that are left when the proof was used: with
 // the code used up, and with a hash of today's cost. A user without a password
-// is nobody. It returns ErrRefused and ErrCodeNeeded.
-func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p Proof) (keystore.Credentials, error) {
+// is nobody. It returns ErrRefused, ErrWrongCode and *CodeNeededError.
+func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p proof, from From) (keystore.Credentials, error) {
 	left := u.Credentials
+	if p.ticket != nil {
+		return a.proveTicket(ctx, u, p, from)
+	}
 	matches, outdated, err := a.o.Passwords.Match(ctx, p.Password, left.PasswordHash)
 	if err != nil {
 		return left, fmt.Errorf("prove password: %w", err)
@@ -90,7 +140,7 @@ func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p Pro
 	}
 	if left.TOTPSecret != "" {
 		if p.Code == "" {
-			return left, ErrCodeNeeded
+			return left, a.askCode(u, from)
 		}
 		var ok bool
 		if left, ok = useCode(left, p.Code, a.o.Now()); !ok {
@@ -101,6 +151,35 @@ func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p Pro
 		if left.PasswordHash, err = a.o.Passwords.Hash(ctx, p.Password); err != nil {
 			return left, err
 		}
+	}
+	return left, nil
+}
+
+// askCode gives who has shown the right password a ticket.
+func (a *Authenticator) askCode(u *keystore.SignInUser, from From) error {
+	ticket, err := newSeal(u, sealForTicket, string(u.User.Email), a.o.Now().Add(ticketTime), addressOf(from))
+	if err != nil {
+		return fmt.Errorf("make ticket: %w", err)
+	}
+	return &CodeNeededError{Ticket: ticket.String()}
+}
+
+// proveTicket is prove for who has shown the password before. A ticket that is
+// not good costs what a wrong password does, so that it tells nothing about
+// whose address it names.
+func (a *Authenticator) proveTicket(ctx context.Context, u *keystore.SignInUser, p proof, from From) (keystore.Credentials, error) {
+	if !p.ticket.genuine(u, sealForTicket, addressOf(from), a.o.Now()) || u.Credentials.TOTPSecret == "" {
+		if _, _, err := a.o.Passwords.Match(ctx, "", u.Credentials.PasswordHash); err != nil {
+			return u.Credentials, fmt.Errorf("prove ticket: %w", err)
+		}
+		return u.Credentials, fmt.Errorf("%w: the ticket is over, or was given to somebody else", ErrRefused)
+	}
+	if p.Code == "" {
+		return u.Credentials, &CodeNeededError{Ticket: p.Ticket}
+	}
+	left, ok := useCode(u.Credentials, p.Code, a.o.Now())
+	if !ok {
+		return u.Credentials, ErrWrongCode
 	}
 	return left, nil
 }

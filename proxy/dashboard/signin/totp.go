@@ -1,13 +1,9 @@
 package signin
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base32"
 	"encoding/hex"
-	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -23,19 +19,8 @@ import (
 const (
 	totpPeriod    = 30 // seconds
 	totpSkew      = 1  // periods that a clock may be wrong by
-	totpSecret    = 20 // bytes: RFC 4226 §4 wants that many
 	recoveryCodes = 10
 )
-
-// NewTOTP returns a new secret for an authenticator, and the otpauth URI by
-// which one takes it over. Nothing is set up yet; see Authenticator.EnableTOTP.
-func NewTOTP(issuer string, u keystore.User) (secret, uri string) {
-	random := make([]byte, totpSecret)
-	_, _ = rand.Read(random) // it never fails
-	secret = base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)
-	query := url.Values{"secret": {secret}, "issuer": {issuer}}
-	return secret, "otpauth://totp/" + url.PathEscape(issuer) + ":" + url.PathEscape(string(u.Email)) + "?" + query.Encode()
-}
 
 // totpStep returns the time step whose code this is: one around now, later
 // than the last that was used; false when it is none of them. Every step is
@@ -82,13 +67,4 @@ func useCode(c keystore.Credentials, code string, now time.Time) (keystore.Crede
 		return c, true
 	}
 	return c, false
-}
-
-// checkSecret refuses what NewTOTP did not make.
-func checkSecret(secret string) error {
-	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)
-	if err != nil || len(raw) != totpSecret {
-		return fmt.Errorf("%w: it is no secret of an authenticator", ErrRefused)
-	}
-	return nil
 }

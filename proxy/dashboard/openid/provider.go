@@ -1,0 +1,235 @@
+// Package openid asks identity providers who somebody is: OpenID Connect, with
+// the authorization code flow and PKCE. It knows no users and no sessions;
+// package signin does.
+package openid
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"gatehouse/policy"
+)
+
+// What asking a provider can end with.
+var (
+	// ErrUnavailable: the provider does not answer, or not as one does.
+	ErrUnavailable = errors.New("the identity provider does not answer")
+	// ErrDenied: the provider says that it did not sign the person in.
+	ErrDenied = errors.New("the identity provider did not sign the person in")
+	// ErrAnswer: what came back is no answer to what was asked, or is not the
+	// provider's.
+	ErrAnswer = errors.New("the answer of the identity provider is not valid")
+	// ErrUnverified: the provider has not verified the person's e-mail address.
+	ErrUnverified = errors.New("the e-mail address is not verified")
+	// ErrNoAccount: nothing says whose user the person would be.
+	ErrNoAccount = errors.New("the person belongs to no account")
+)
+
+const (
+	// patience is how long one request to a provider may take.
+	patience = 5 * time.Second
+	// pause is how long a provider is left alone that did not answer.
+	pause = 5 * time.Second
+	// fresh is how long what a provider says of itself is believed.
+	fresh = time.Hour
+	// maxAnswer bounds what is read of one answer, in bytes.
+	maxAnswer = 1 << 20
+)
+
+// Options is what a Provider is made of. All are needed but ClientSecret,
+// Scopes, and Transport.
+type Options struct {
+	// Name is the provider's in the configuration and in paths.
+	Name string
+	// Issuer is the provider's identifier, as it spells it itself.
+	Issuer                 string
+	ClientID, ClientSecret string
+	// Scopes are asked for beside openid, email and profile.
+	Scopes []string
+	// RedirectURL is where the provider sends people back to.
+	RedirectURL string
+	Accounts    Accounts
+	// TrustEmail takes e-mail addresses that the provider has not verified.
+	TrustEmail bool
+	Transport  http.RoundTripper
+	Now        func() time.Time
+}
+
+// Accounts says of which account a person is a user: one of its fields is set.
+type Accounts struct {
+	// Fixed is the account of everybody.
+	Fixed policy.AccountID
+	// Claim is the name of the claim that holds the account's id.
+	Claim string
+	// Domains are accounts by the domain of the e-mail address, in lower case.
+	Domains map[string]policy.AccountID
+}
+
+// Provider is an identity provider. It is asked nothing before somebody wants
+// to sign in. It may be used concurrently.
+type Provider struct {
+	o      Options
+	client *http.Client
+
+	mu     sync.Mutex
+	known  *metadata
+	failed time.Time // of the last try to learn about it, if that failed
+	cause  error
+}
+
+// metadata is what a provider says of itself.
+type metadata struct {
+	at       time.Time
+	provider *oidc.Provider
+	oauth    oauth2.Config
+	verifier *oidc.IDTokenVerifier
+	// namesIssuer: the provider says in every answer whose it is (RFC 9207).
+	namesIssuer bool
+}
+
+// New makes a Provider. It contacts nobody.
+func New(o Options) (*Provider, error) {
+	if o.Name == "" || o.Issuer == "" || o.ClientID == "" || o.RedirectURL == "" || o.Now == nil {
+		return nil, errors.New("new identity provider: an option is missing")
+	}
+	if o.Accounts.Fixed == "" && o.Accounts.Claim == "" && len(o.Accounts.Domains) == 0 {
+		return nil, errors.New("new identity provider: nothing says of which account its people are")
+	}
+	if len(o.Accounts.Domains) > 0 && o.TrustEmail {
+		return nil, errors.New("new identity provider: an address that nobody has verified must not decide about the account")
+	}
+	if o.Transport == nil {
+		o.Transport = http.DefaultTransport
+	}
+	return &Provider{o: o, client: &http.Client{
+		Transport: bounded{o.Transport}, Timeout: patience,
+		// A provider answers where it says that it does: a secret follows nobody elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// learn returns what the provider says of itself, asked at most once an hour.
+// While it does not answer, what it said last is believed.
+func (p *Provider) learn(ctx context.Context) (*metadata, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.o.Now()
+	if p.known != nil && now.Sub(p.known.at) < fresh {
+		return p.known, nil
+	}
+	if p.failed.IsZero() || now.Sub(p.failed) >= pause {
+		// What others wait for does not end with this one's request.
+		found, err := p.discover(context.WithoutCancel(ctx), now)
+		if err == nil {
+			p.known, p.failed = found, time.Time{}
+			return found, nil
+		}
+		p.failed, p.cause = now, err
+	}
+	if p.known != nil {
+		return p.known, nil
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnavailable, brief(p.cause))
+}
+
+// discover asks the provider about itself (OpenID Connect Discovery §4).
+func (p *Provider) discover(ctx context.Context, now time.Time) (*metadata, error) {
+	provider, err := oidc.NewProvider(p.with(ctx), p.o.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	var claims struct {
+		JWKS        string   `json:"jwks_uri"`
+		AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+		NamesIssuer bool     `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := provider.Claims(&claims); err != nil {
+		return nil, err
+	}
+	endpoint := provider.Endpoint()
+	for _, to := range []string{endpoint.AuthURL, endpoint.TokenURL, claims.JWKS} {
+		if err := p.sameTrust(to); err != nil {
+			return nil, err
+		}
+	}
+	endpoint.AuthStyle = authStyle(p.o.ClientSecret, claims.AuthMethods)
+	return &metadata{
+		at: now, provider: provider, namesIssuer: claims.NamesIssuer,
+		oauth: oauth2.Config{
+			ClientID: p.o.ClientID, ClientSecret: p.o.ClientSecret, Endpoint: endpoint, RedirectURL: p.o.RedirectURL,
+			Scopes: append([]string{oidc.ScopeOpenID, "email", "profile"}, p.o.Scopes...),
+		},
+		// No "none", and nothing with a secret that both sides know.
+		verifier: provider.Verifier(&oidc.Config{ClientID: p.o.ClientID, Now: p.o.Now, SupportedSigningAlgs: []string{
+			oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA,
+		}}),
+	}, nil
+}
+
+// sameTrust refuses an endpoint in the clear of a provider that is not.
+func (p *Provider) sameTrust(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return errors.New("an endpoint of the provider is missing")
+	}
+	issuer, err := url.Parse(p.o.Issuer)
+	if err != nil || u.Scheme != "https" && u.Scheme != issuer.Scheme {
+		return errors.New("an endpoint of the provider is not at an https URL")
+	}
+	return nil
+}
+
+// authStyle is how the client says who it is. It is never tried out: that
+// would use up the code.
+func authStyle(secret string, supported []string) oauth2.AuthStyle {
+	if secret == "" || len(supported) > 0 && !slices.Contains(supported, "client_secret_basic") {
+		return oauth2.AuthStyleInParams
+	}
+	return oauth2.AuthStyleInHeader // what OpenID Connect Core §9 presumes
+}
+
+// with has the libraries use the provider's client.
+func (p *Provider) with(ctx context.Context) context.Context {
+	return oidc.ClientContext(ctx, p.client)
+}
+
+// bounded cuts answers that are too long to be any.
+type bounded struct{ base http.RoundTripper }
+
+// RoundTrip sends the request.
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	answer.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(answer.Body, maxAnswer), answer.Body}
+	return answer, nil
+}
+
+// maxCause bounds what is repeated of what somebody else says went wrong.
+const maxCause = 200
+
+// brief is the error with as much of its text as a log is to have.
+func brief(err error) error {
+	var refused *oauth2.RetrieveError
+	if errors.As(err, &refused) { // its text repeats the whole answer
+		err = fmt.Errorf("the token endpoint says %q", refused.ErrorCode)
+	}
+	if text := err.Error(); len(text) > maxCause {
+		return errors.New(text[:maxCause])
+	}
+	return err
+}
