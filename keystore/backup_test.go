@@ -86,7 +86,15 @@ func (n *node) fill() (tokens []keystore.Token, by policy.Caller) {
 	}
 	tokens = append(tokens, replaced, next)
 	u := n.user(by, "ada@example.com")
-	if err := n.SetTOTP(n.t.Context(), by, u.ID, "JBSWY3DPEHPK3PXP", 5, []string{"a", "b"}); err != nil {
+	proven, err := n.UserForSignIn(n.t.Context(), by, u.ID)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := n.ChangeTOTP(n.t.Context(), by, proven, "JBSWY3DPEHPK3PXP", 5, []string{"a", "b"}); err != nil {
+		n.t.Fatal(err)
+	}
+	_, err = n.CreateUser(n.t.Context(), by, keystore.NewUser{Email: "eve@example.com", Name: "Eve", Identity: keystore.Identity{Issuer: "https://id.example.com", Subject: "eve"}})
+	if err != nil {
 		n.t.Fatal(err)
 	}
 	return tokens, by
@@ -127,7 +135,7 @@ func TestMoveToAnotherStore(t *testing.T) {
 		if diff := cmp.Diff(planned, done); diff != "" {
 			t.Errorf("a dry run said otherwise (-said +done):\n%s", diff)
 		}
-		if done[keystore.ImportedAccount][keystore.ImportCreated] != 2 || done[keystore.ImportedKey][keystore.ImportCreated] != 62 || done[keystore.ImportedUser][keystore.ImportCreated] != 1 {
+		if done[keystore.ImportedAccount][keystore.ImportCreated] != 2 || done[keystore.ImportedKey][keystore.ImportCreated] != 62 || done[keystore.ImportedUser][keystore.ImportCreated] != 2 {
 			t.Errorf("created %v", done)
 		}
 		if diff := cmp.Diff(moved(a.all(), from.options.Prefix), moved(b.all(), to.options.Prefix)); diff != "" {
@@ -137,6 +145,9 @@ func TestMoveToAnotherStore(t *testing.T) {
 			if diff := cmp.Diff(a.works(token), b.works(token), same); diff != "" {
 				t.Errorf("a key is another (-from +to):\n%s", diff)
 			}
+		}
+		if eve, err := b.UserByIdentity(t.Context(), keystore.Identity{Issuer: "https://id.example.com", Subject: "eve"}); err != nil || eve.User.Email != "eve@example.com" {
+			t.Errorf("who signs in at a provider is %+v, %v", eve, err)
 		}
 		if diff := cmp.Diff(a.list(by, 10), b.list(by, 10), same); diff != "" {
 			t.Errorf("listed otherwise (-from +to):\n%s", diff)
@@ -290,13 +301,21 @@ func TestOthersAreNotTakenOver(t *testing.T) {
 		tokens, _ := a.fill()
 		elsewhere := a.account("elsewhere")
 		a.user(elsewhere, "carl@example.com")
+		dan := keystore.NewUser{Email: "dan@example.com", Identity: keystore.Identity{Issuer: "https://id.example.com", Subject: "dan"}}
+		if _, err := a.CreateUser(t.Context(), elsewhere, dan); err != nil {
+			t.Fatal(err)
+		}
 		export := a.export()
 		b.account("acme") // of the same id, and another
 		third := b.account("third")
 		b.user(third, "carl@example.com")
+		known := keystore.NewUser{Email: "dan2@example.com", Identity: keystore.Identity{Issuer: "https://id.example.com", Subject: "dan"}}
+		if _, err := b.CreateUser(t.Context(), third, known); err != nil {
+			t.Fatal(err)
+		}
 		before := b.all()
 		done := b.bringIn(export, keystore.ImportOptions{Replace: true, BringBack: true})
-		if done[keystore.ImportedAccount][keystore.ImportConflict] != 1 || done[keystore.ImportedKey][keystore.ImportConflict] != 62 || done[keystore.ImportedUser][keystore.ImportConflict] != 2 {
+		if done[keystore.ImportedAccount][keystore.ImportConflict] != 1 || done[keystore.ImportedKey][keystore.ImportConflict] != 62 || done[keystore.ImportedUser][keystore.ImportConflict] != 3+1 {
 			t.Errorf("got %v", done)
 		}
 		b.wantUnknown(tokens[0])
@@ -386,11 +405,11 @@ func TestExportWhileInUse(t *testing.T) {
 		}
 		var mu sync.Mutex
 		untouched := map[policy.KeyID]string{} // acknowledged, and nobody will touch them
-		ctx, stop := context.WithCancel(t.Context())
+		var stopped atomic.Bool
 		var all sync.WaitGroup
 		for i, by := range callers {
 			all.Go(func() {
-				for step := 0; ctx.Err() == nil; step++ {
+				for step := 0; !stopped.Load(); step++ {
 					k, _, err := n.Create(t.Context(), by, newKey())
 					if err != nil {
 						t.Errorf("create: %v", err)
@@ -428,7 +447,7 @@ func TestExportWhileInUse(t *testing.T) {
 				}
 			}
 		}
-		stop()
+		stopped.Store(true)
 		all.Wait()
 	})
 }

@@ -57,8 +57,8 @@ type ImportNote struct {
 // Imported is how many records of each kind have come to what.
 type Imported map[ImportKind]map[ImportOutcome]int
 
-// ErrOtherTokens: the tokens of an export begin with another prefix than those
-// of this store, so that none of them would work.
+// ErrOtherTokens says that the tokens of an export begin with another prefix
+// than those of this store, so that none of them would work.
 var ErrOtherTokens = errors.New("the tokens of the export begin with another prefix")
 
 // Import brings the records of an export in, after it has read all of it: one
@@ -67,7 +67,7 @@ var ErrOtherTokens = errors.New("the tokens of the export begin with another pre
 // what is there nothing is replaced unless that is asked for, and what the
 // audit trail says was removed here stays so.
 func (s *Store) Import(ctx context.Context, r io.ReadSeeker, o ImportOptions) (Imported, error) {
-	i := &importer{s: s, o: o, by: policy.Caller{Person: policy.Actor{Kind: policy.ActorCLI}}, done: Imported{}}
+	i := &importer{s: s, o: o, by: policy.Caller{Person: policy.Actor{Kind: policy.ActorCLI}}, done: make(Imported)}
 	if err := i.run(ctx, r); err != nil {
 		return i.done, fmt.Errorf("import: %w", err)
 	}
@@ -169,7 +169,7 @@ func (i *importer) refresh(ctx context.Context) error {
 
 func (i *importer) note(kind ImportKind, id string, outcome ImportOutcome) {
 	if i.done[kind] == nil {
-		i.done[kind] = map[ImportOutcome]int{}
+		i.done[kind] = make(map[ImportOutcome]int)
 	}
 	i.done[kind][outcome]++
 	if i.o.Noted != nil && outcome != ImportCreated && outcome != ImportUnchanged {

@@ -114,27 +114,23 @@ func (i *importer) user(ctx context.Context, u *storedUser, created int64) (Impo
 		}
 	case err != nil:
 		return "", err
-	case before.accountUID != i.owner.uid || before.user.Email != u.user.Email:
+	case before.accountUID != i.owner.uid || before.user.Email != u.user.Email,
+		before.user.Identity.valid() && before.user.Identity != u.user.Identity:
 		return ImportConflict, nil
 	default:
 		// Sessions of the one that is replaced are none of the other's.
 		next.user.Epoch = max(u.user.Epoch, before.user.Epoch+1)
 	}
-	claim := guard{key: i.s.names.email(u.user.Email.hashHex())}
-	if claim.want, err = i.s.readRaw(ctx, claim.key); err != nil {
-		return "", err
+	claims, whole, err := i.claims(ctx, u)
+	if errors.Is(err, ErrEmailTaken) || errors.Is(err, ErrIdentityTaken) {
+		return ImportConflict, nil
 	}
-	own := claimOf(i.owner.account.ID, id)
-	if claim.want != own {
-		if claim, err = i.s.freeClaim(ctx, u.user.Email); errors.Is(err, ErrEmailTaken) {
-			return ImportConflict, nil
-		} else if err != nil {
-			return "", err
-		}
+	if err != nil {
+		return "", err
 	}
 	outcome := ImportCreated
 	if before != nil {
-		outcome = i.differs(before, u, claim.want == own)
+		outcome = i.differs(before, u, whole)
 	}
 	if outcome == ImportUnchanged || outcome == ImportKept {
 		return outcome, nil
@@ -142,7 +138,23 @@ func (i *importer) user(ctx context.Context, u *storedUser, created int64) (Impo
 	if outcome == ImportCreated {
 		next.user.Epoch = u.user.Epoch
 	}
-	return outcome, i.putUser(ctx, next, created, held, claim)
+	return outcome, i.putUser(ctx, next, created, append(claims, i.held, held), held.key)
+}
+
+// claims returns the guards that hold what the user is known by free, or its
+// own, and whether it has all of it already.
+func (i *importer) claims(ctx context.Context, u *storedUser) (held []guard, whole bool, err error) {
+	own := claimOf(u.user.Account, u.user.ID)
+	email := guard{key: i.s.names.email(u.user.Email.hashHex())}
+	if email.want, err = i.s.readRaw(ctx, email.key); err == nil && email.want != own {
+		email, err = i.s.freeClaim(ctx, u.user.Email)
+	}
+	held, whole = []guard{email}, email.want == own
+	if err != nil || !u.user.Identity.valid() {
+		return held, whole, err
+	}
+	identity, _, err := i.s.claimIdentity(ctx, u.user.Identity, &u.user)
+	return append(held, identity), whole && identity.want == own, err
 }
 
 // differs compares a user that is there, with its claim or without.
@@ -160,19 +172,24 @@ func (i *importer) differs(before, u *storedUser, claimed bool) ImportOutcome {
 	return ImportKept
 }
 
-func (i *importer) putUser(ctx context.Context, u storedUser, created int64, held, claim guard) error {
+// putUser writes the user and its claims, which come last: whoever has one has
+// a record.
+func (i *importer) putUser(ctx context.Context, u storedUser, created int64, guards []guard, name string) error {
 	raw, err := encodeUser(u)
 	if err != nil {
 		return err
 	}
 	account, id := u.user.Account, u.user.ID
 	index := indexEntry{created: created, tokenHash: u.user.Email.hashHex()}
-	guards := []guard{i.held, held, claim}
-	return i.commit(ctx, change{guards: guards, steps: []step{
+	steps := []step{
 		{Kind: stepHSet, Key: i.s.names.users(account), Field: string(id), Value: index.value()},
-		{Kind: stepSet, Key: held.key, Value: raw},
-		{Kind: stepSet, Key: claim.key, Value: claimOf(account, id)},
-	}}, id, nil)
+		{Kind: stepSet, Key: name, Value: raw},
+		{Kind: stepSet, Key: i.s.names.email(u.user.Email.hashHex()), Value: claimOf(account, id)},
+	}
+	if u.user.Identity.valid() {
+		steps = append(steps, step{Kind: stepSet, Key: i.s.names.identity(u.user.Identity.hashHex()), Value: claimOf(account, id)})
+	}
+	return i.commit(ctx, change{guards: guards, steps: steps}, id, nil)
 }
 
 // gone reports whether a key would be dropped as soon as it is there.
