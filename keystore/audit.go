@@ -25,6 +25,7 @@ const (
 	KeyRegenerate Action = "key.regenerate"
 	AccountPut    Action = "account.put"
 	AccountDelete Action = "account.delete"
+	AccountImport Action = "account.import" // it, or keys or users of it
 
 	UserCreate   Action = "user.create"
 	UserUpdate   Action = "user.update"
@@ -38,7 +39,7 @@ const (
 // Actions returns every action.
 func Actions() []Action {
 	return []Action{
-		KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete,
+		KeyCreate, KeyUpdate, KeyRevoke, KeyRegenerate, AccountPut, AccountDelete, AccountImport,
 		UserCreate, UserUpdate, UserDelete, UserPassword, UserTOTP, UserSignIn, UserSignOut,
 	}
 }

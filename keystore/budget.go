@@ -36,18 +36,36 @@ var errSubject = errors.New("no name of a budget")
 // when the store could not say, within two of its timeouts; whether it was spent
 // is then not known. A budget that is full is not stored.
 func (s *Store) Spend(ctx context.Context, subject string, r Rate) (Spent, error) {
-	if s.embedded != nil {
-		return Spent{}, fmt.Errorf("%w: an embedded store has one node, and shares nothing", ErrUnavailable)
-	}
-	if !isSubject(subject) || r.PerSecond <= 0 {
-		return Spent{}, fmt.Errorf("%w: %w", ErrUnavailable, errSubject)
-	}
-	limit := redis_rate.Limit{Rate: 1, Burst: r.Burst, Period: time.Duration(float64(time.Second) / r.PerSecond)}
-	result, err := s.budgets.Allow(ctx, s.names.budget(subject), limit)
+	result, err := s.spend(ctx, subject, r, 1)
 	if err != nil {
-		return Spent{}, fmt.Errorf("%w: spend: %w", ErrUnavailable, err)
+		return Spent{}, err
 	}
 	return Spent{Allowed: result.Allowed > 0, Remaining: result.Remaining, RetryAfter: max(0, result.RetryAfter)}, nil
+}
+
+// Left is how many more could be spent of the subject's budget now. It spends
+// nothing, and returns ErrUnavailable as Spend does.
+func (s *Store) Left(ctx context.Context, subject string, r Rate) (int, error) {
+	result, err := s.spend(ctx, subject, r, 0)
+	if err != nil {
+		return 0, err
+	}
+	return result.Remaining, nil
+}
+
+func (s *Store) spend(ctx context.Context, subject string, r Rate, n int) (*redis_rate.Result, error) {
+	if s.embedded != nil {
+		return nil, fmt.Errorf("%w: an embedded store has one node, and shares nothing", ErrUnavailable)
+	}
+	if !isSubject(subject) || r.PerSecond <= 0 {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errSubject)
+	}
+	limit := redis_rate.Limit{Rate: 1, Burst: r.Burst, Period: time.Duration(float64(time.Second) / r.PerSecond)}
+	result, err := s.budgets.AllowN(ctx, s.names.budget(subject), limit, n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: spend: %w", ErrUnavailable, err)
+	}
+	return result, nil
 }
 
 func isSubject(s string) bool {

@@ -42,6 +42,22 @@ func (n *node) spend(subject string, r keystore.Rate) keystore.Spent {
 	return spent
 }
 
+// TestLookingAtABudgetSpendsNothing.
+func TestLookingAtABudgetSpendsNothing(t *testing.T) {
+	t.Parallel()
+	onEachSharedStore(t, func(t *testing.T, w *world) {
+		n := w.node()
+		for want := slowly.Burst; want >= 0; want-- {
+			for range 3 {
+				if left, err := n.Left(t.Context(), someKey, slowly); err != nil || left != want {
+					t.Fatalf("%d are left, %v, want %d", left, err, want)
+				}
+			}
+			n.spend(someKey, slowly)
+		}
+	})
+}
+
 func TestBudgetIsOneForAllNodes(t *testing.T) {
 	t.Parallel()
 	onEachSharedStore(t, func(t *testing.T, w *world) {

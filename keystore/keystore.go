@@ -115,6 +115,9 @@ type Options struct {
 	Propagated func(delay time.Duration)
 	Managed    func(action Action, outcome Outcome)
 
+	// ReadOnly begins no new store where there is none.
+	ReadOnly bool
+
 	Now func() time.Time
 	Log *zap.Logger
 	// AuditLog gets a line for each event of audit trails; nil: Log.
@@ -256,6 +259,24 @@ func (s *Store) bind(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
 	defer cancel()
 	marker := s.names.marker()
+	if !s.o.ReadOnly {
+		if err := s.beginStore(ctx, marker); err != nil {
+			return err
+		}
+	}
+	identity, err := s.client.Get(ctx, marker).Result()
+	if s.o.ReadOnly {
+		err = notNil(err) // "" is the identity of no store
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.identity.CompareAndSwap(nil, &identity)
+	return nil
+}
+
+// beginStore gives a store an identity that has none.
+func (s *Store) beginStore(ctx context.Context, marker string) error {
 	fresh := uuid.NewString()
 	err := s.committer.commit(ctx, change{
 		guards: []guard{{key: marker}}, steps: []step{{Kind: stepSet, Key: marker, Value: fresh}},
@@ -266,11 +287,6 @@ func (s *Store) bind(ctx context.Context) error {
 	if err == nil {
 		s.o.Log.Warn("the store is empty: a new one was begun", zap.String("store", fresh))
 	}
-	identity, err := s.client.Get(ctx, marker).Result()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	s.identity.CompareAndSwap(nil, &identity)
 	return nil
 }
 

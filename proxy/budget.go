@@ -15,6 +15,8 @@ import (
 // error means that it could not say.
 type Budgets interface {
 	Spend(ctx context.Context, subject string, r keystore.Rate) (keystore.Spent, error)
+	// Left is how many more could be spent now.
+	Left(ctx context.Context, subject string, r keystore.Rate) (int, error)
 }
 
 // budgetPause is for how long the shared budgets are not asked for again after
@@ -66,4 +68,14 @@ func (s *SharedBudgets) spend(ctx context.Context, subject string, r keystore.Ra
 		s.log.Info("rate limits are shared again")
 	}
 	return spent, true
+}
+
+// has reports whether the subject's budget of all nodes has one request left, or
+// cannot be asked for at the moment.
+func (s *SharedBudgets) has(ctx context.Context, subject string, r keystore.Rate) bool {
+	if s.again.Load() != 0 {
+		return true
+	}
+	left, err := s.budgets.Left(ctx, subject, r)
+	return err != nil || left > 0
 }

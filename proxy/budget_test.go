@@ -51,6 +51,15 @@ func (p *pot) Spend(ctx context.Context, subject string, r keystore.Rate) (keyst
 	return keystore.Spent{Allowed: true}, nil
 }
 
+func (p *pot) Left(_ context.Context, subject string, _ keystore.Rate) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		return 0, keystore.ErrUnavailable
+	}
+	return p.left - p.spent[subject], nil
+}
+
 func (p *pot) change(f func(p *pot)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -281,6 +290,10 @@ type budgetsFunc func(ctx context.Context, subject string, r keystore.Rate) (key
 
 func (f budgetsFunc) Spend(ctx context.Context, subject string, r keystore.Rate) (keystore.Spent, error) {
 	return f(ctx, subject, r)
+}
+
+func (budgetsFunc) Left(context.Context, string, keystore.Rate) (int, error) {
+	return 0, keystore.ErrUnavailable
 }
 
 // TestSharedBudgetsOfLimitsAreApart: names are short and plain, whatever a

@@ -63,6 +63,21 @@ func (l *FailureLimiter) take(client netip.Addr, now time.Time) error {
 	return rateLimited(tooManyRequests, failureLimit, l.policy, untilNext(tokens, now))
 }
 
+// peek returns what take would, and counts nothing.
+func (l *FailureLimiter) peek(client netip.Addr, now time.Time) error {
+	if l == nil {
+		return nil
+	}
+	tokens := l.slots[l.place(client)].Load()
+	if tokens == nil {
+		tokens = newTokens(l.rate)
+	}
+	if tokens.TokensAt(now) >= 1 {
+		return nil
+	}
+	return rateLimited(tooManyRequests, failureLimit, l.policy, untilNext(tokens, now))
+}
+
 // place is where the budget of the address is.
 func (l *FailureLimiter) place(client netip.Addr) uint64 {
 	subject := client.AsSlice()

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -104,6 +103,10 @@ type exchange struct {
 	asked  policy.Request // what was decided on
 	// upgrade: the request opens a WebSocket.
 	upgrade bool
+	step    step // the one that the request is at
+	// dry: the request is explained, and nothing is counted, answered or
+	// forwarded; nil for every other one.
+	dry     *dryRun
 	body    *requestBody // nil for a request without one
 	lasting lasting
 	spans   *spans // nil: there is no tracing
@@ -111,7 +114,13 @@ type exchange struct {
 
 // ServeHTTP answers one request and records it, also when it breaks off.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g.o.UnderWay != nil {
+		g.o.UnderWay.Add(1)
+	}
 	x := g.begin(w, r)
+	if g.tracer != nil {
+		x.spans = beginSpans(g.tracer, x)
+	}
 	defer g.end(x)
 	if err := g.serve(r.Context(), x); err != nil {
 		x.spans.endStep(&x.record, err)
@@ -121,16 +130,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	if g.o.UnderWay != nil {
-		g.o.UnderWay.Add(1)
-	}
 	x := &exchange{r: r, from: g.o.Addresses.of(r)}
 	x.record = Record{
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Peer: x.from.peer, Reason: reasonAllowed, Asked: Asked{request: r, trusted: x.from.trusted},
-	}
-	if g.tracer != nil {
-		x.spans = beginSpans(g.tracer, x)
 	}
 	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}
 	x.w.old = !r.ProtoAtLeast(1, 1)
@@ -148,68 +151,91 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// serve is the way of a request, in the order of the contract. Every error is
-// a refusal, and until the last line nothing has reached a backend.
-func (g *Gateway) serve(ctx context.Context, x *exchange) (err error) {
-	if err := g.isRequest(x); err != nil {
+// serve is the way of a request. Every error is a refusal, and until the last
+// line nothing has reached a backend. A request that is explained goes the same
+// way, and ends before anything is counted.
+func (g *Gateway) serve(ctx context.Context, x *exchange) error {
+	answered, err := g.decide(ctx, x)
+	if err != nil || answered {
 		return err
 	}
-	if x.path, x.query, err = splitTarget(x.r); err != nil {
+	x.step = stepLimits
+	if x.dry != nil {
+		return g.peek(ctx, x)
+	}
+	if err := g.o.InFlight.enter(x.caller.Key.ID); err != nil {
 		return err
+	}
+	defer g.o.InFlight.leave(x.caller.Key.ID)
+	if err := g.count(ctx, x); err != nil {
+		return err
+	}
+	x.spans.endStep(&x.record, nil)
+	return g.hand(x, x.route, Access{
+		Caller: x.caller, Subaccount: x.asked.Subaccount, Permission: x.asked.Needs, RequestID: x.record.RequestID,
+	})
+}
+
+// decide goes the way of a request up to the decision, in the order of the
+// contract. It reports whether that has answered the request already. What it
+// refuses, the step that x is at refuses.
+func (g *Gateway) decide(ctx context.Context, x *exchange) (answered bool, err error) {
+	if err := g.isRequest(x); err != nil {
+		return false, err
+	}
+	x.step = stepPath
+	if x.path, x.query, err = splitTarget(x.r); err != nil {
+		return false, err
 	}
 	if err := CanonicalPath(x.path); err != nil {
-		return err
+		return false, err
 	}
 	x.record.Asked.path = x.path
+	x.step = stepRoute
 	if g.o.Site.owns(x.r, x.path) {
-		return g.visit(x)
+		return true, g.visit(x)
 	}
 	if g.o.Routes.isReserved(x.path) && g.cors.admit(x.w.Header(), x.r.Header) && g.preflight(x) {
-		return nil
+		return true, nil
 	}
 	route, err := g.o.Routes.Match(x.r, x.path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	x.route, x.record.Route, x.record.Template = route, route.Pattern(), route.template
+	x.step = stepNeeds
 	needs, err := route.Needs(x.r, x.query)
 	if err != nil {
-		return err
+		return false, err
 	}
 	x.record.Permission = needs
+	x.step = stepHandshake
 	if x.upgrade, err = upgrade(x.r, route); err != nil {
-		return err
+		return false, err
 	}
+	x.step = stepCredential
 	if err := g.takeProtocolToken(x); err != nil {
-		return err
+		return false, err
 	}
 	entry, err := g.identify(ctx, x)
 	if err != nil {
-		return err
+		return false, err
 	}
 	x.record.Key, x.record.Account = entry.Key.ID, entry.Key.Account
 	x.caller = policy.Caller{Account: entry.Account, Key: entry.Key, Client: x.from.client, RequestID: x.record.RequestID}
 	x.w.retiring(entry.Key)
 
-	x.spans.begin(stepDecision, &x.record)
+	x.spans.begin(spanDecision, &x.record)
+	x.step = stepDecide
 	subaccount := route.Subaccount(x.path)
 	x.asked = policy.Request{At: x.record.Start, Client: x.from.client, Subaccount: subaccount, Needs: needs}
-	decision := policy.Decide(x.asked, entry.Key, entry.Account)
-	if !decision.Allowed() {
-		return problem.Refused(decision)
+	if decision := policy.Decide(x.asked, entry.Key, entry.Account); !decision.Allowed() {
+		return false, problem.Refused(decision)
 	}
 	if route.subaccount >= 0 && subaccount == "" {
-		return problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
+		return false, problem.Refused(policy.Decision{Reason: policy.SubaccountNotAllowed})
 	}
-	if err := g.o.InFlight.enter(entry.Key.ID); err != nil {
-		return err
-	}
-	defer g.o.InFlight.leave(entry.Key.ID)
-	if err := g.count(ctx, x); err != nil {
-		return err
-	}
-	x.spans.endStep(&x.record, nil)
-	return g.hand(x, route, Access{Caller: x.caller, Subaccount: subaccount, Permission: needs, RequestID: x.record.RequestID})
+	return false, nil
 }
 
 // count takes the request from the budget of its key, and tells of its use.
@@ -238,53 +264,11 @@ func (g *Gateway) limiterOf(x *exchange) *Limiter {
 	return g.o.Limits
 }
 
-// identify finds the key that the request shows. Only what the store itself
-// calls unknown is a bad token: every other failure is the store's.
-func (g *Gateway) identify(ctx context.Context, x *exchange) (keystore.Entry, error) {
-	credential, err := credentialOf(x.r.Header)
-	if err != nil {
-		return keystore.Entry{}, err
-	}
-	token, err := keystore.ParseToken(g.o.TokenPrefix, credential)
-	if err != nil {
-		return keystore.Entry{}, g.invalidToken(x)
-	}
-	x.lasting.request.token = token
-	x.spans.begin(stepLookup, &x.record)
-	begun := g.o.Now()
-	entry, err := g.o.Keys.Lookup(ctx, token)
-	x.looked = g.o.Now().Sub(x.record.Start)
-	x.record.Lookup, x.record.Source = x.looked-begun.Sub(x.record.Start), entry.Source
-	switch {
-	case errors.Is(err, keystore.ErrUnknownToken):
-		x.record.Source = lookupUnknown
-		return keystore.Entry{}, g.invalidToken(x)
-	case err != nil && ctx.Err() != nil:
-		return keystore.Entry{}, errors.Join(errClientGone, err)
-	case err != nil:
-		x.record.Source = lookupUnavailable
-		return keystore.Entry{}, problem.StoreUnavailable(err)
-	case entry.Key == nil || entry.Account == nil:
-		x.record.Source = lookupUnavailable
-		return keystore.Entry{}, problem.StoreUnavailable(errors.New("an entry without key or account"))
-	}
-	return entry, nil
-}
-
-// invalidToken counts a failed authentication. Only failures are limited, so
-// that nobody is locked out by a neighbour behind the same address.
-func (g *Gateway) invalidToken(x *exchange) error {
-	if err := g.o.Failures.take(x.failureAddress(), x.record.Start); err != nil {
-		return err
-	}
-	return problem.New(problem.InvalidToken, "This token is not valid.")
-}
-
 // hand gives the request to its backend.
 func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
-	maxBody := cmp.Or(route.maxBody, g.o.MaxBody)
-	if x.r.ContentLength > maxBody {
-		return bodyTooLarge()
+	maxBody, err := g.maxBody(x, route)
+	if err != nil {
+		return err
 	}
 	body := newRequestBody(x, maxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
@@ -302,6 +286,16 @@ func (g *Gateway) hand(x *exchange, route *Route, a Access) error {
 	}
 	a.exchange = x
 	return body.explain(route.backend.Serve(x.w, x.r, a))
+}
+
+// maxBody is how large the body of a request to the route may be. It is an
+// error that the request has announced a larger one.
+func (g *Gateway) maxBody(x *exchange, route *Route) (int64, error) {
+	most := cmp.Or(route.maxBody, g.o.MaxBody)
+	if x.r.ContentLength > most {
+		return 0, bodyTooLarge()
+	}
+	return most, nil
 }
 
 // fail answers with the problem that err is. Where an answer has begun, the
@@ -364,13 +358,4 @@ func (g *Gateway) end(x *exchange) {
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// failureAddress is whom a failed authentication is counted for: the client,
-// or the proxy that would not say who it was.
-func (x *exchange) failureAddress() netip.Addr {
-	if x.from.client.IsValid() {
-		return x.from.client
-	}
-	return x.from.peer
 }

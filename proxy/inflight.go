@@ -65,6 +65,24 @@ func (f *InFlight) enter(key policy.KeyID) error {
 	if n < f.atMost {
 		return nil
 	}
+	return f.refuse()
+}
+
+// peek returns what enter would, and counts nothing.
+func (f *InFlight) peek(key policy.KeyID) error {
+	if f == nil {
+		return nil
+	}
+	s := f.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.requests[key] < f.atMost {
+		return nil
+	}
+	return f.refuse()
+}
+
+func (f *InFlight) refuse() error {
 	return rateLimited("This key has as many requests under way as it may have. Wait until one of them has ended.", inFlightLimit, f.policy, time.Second)
 }
 

@@ -114,6 +114,27 @@ func (l *Limiter) take(ctx context.Context, subject string, now time.Time) error
 	return l.refuse(spent.RetryAfter)
 }
 
+// peek returns what take would, and takes nothing.
+func (l *Limiter) peek(ctx context.Context, subject string, now time.Time) error {
+	if !l.limits() {
+		return nil
+	}
+	b := &bucket{tokens: newTokens(l.rate)}
+	if known, is := l.buckets.GetEntryQuietly(subject); is {
+		b = known.Value
+	}
+	if closed := time.Duration(b.closed.Load() - now.UnixNano()); closed > 0 {
+		return l.refuse(closed)
+	}
+	if b.tokens.TokensAt(now) < 1 {
+		return l.refuse(untilNext(b.tokens, now))
+	}
+	if l.shared == nil || l.shared.has(ctx, subject+l.apart, l.rate) {
+		return nil
+	}
+	return l.refuse(time.Duration(float64(time.Second) / l.rate.PerSecond))
+}
+
 // takeHere reports whether the subject had one request left on this node
 // alone, and takes it.
 func (l *Limiter) takeHere(subject string, now time.Time) bool {

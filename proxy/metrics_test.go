@@ -212,6 +212,8 @@ func (b slowBudgets) Spend(context.Context, string, keystore.Rate) (keystore.Spe
 	return keystore.Spent{Allowed: true}, nil
 }
 
+func (slowBudgets) Left(context.Context, string, keystore.Rate) (int, error) { return 1, nil }
+
 func TestRequestsUnderWayAreCounted(t *testing.T) {
 	t.Parallel()
 	var underWay atomic.Int64

@@ -63,6 +63,9 @@ func (g *Gateway) visit(x *exchange) error {
 	if x.r.ContentLength > g.o.MaxBody {
 		return bodyTooLarge()
 	}
+	if x.dry != nil {
+		return nil
+	}
 	body := newRequestBody(x, g.o.MaxBody, g.o.MinBodyRate)
 	defer body.finish(&x.record)
 	x.body = body

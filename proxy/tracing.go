@@ -20,8 +20,8 @@ const tracerName = "gatehouse/proxy"
 
 // The steps of a request that have spans of their own.
 const (
-	stepLookup   = "lookup"
-	stepDecision = "decision"
+	spanLookup   = "lookup"
+	spanDecision = "decision"
 )
 
 // spans are those of one request. Their attributes are those of OpenTelemetry's

@@ -87,6 +87,9 @@ type Upstream struct {
 	close    func()
 }
 
+// Name is the upstream's in the configuration.
+func (u *Upstream) Name() string { return u.name }
+
 // NewUpstream makes an upstream with connections and health checks of its own,
 // which Close ends.
 func NewUpstream(o UpstreamOptions) (*Upstream, error) {

@@ -83,6 +83,15 @@ func newRemote(r remote) (*remote, error) {
 // call makes one request and returns the answer's bytes. It returns a
 // usageError, an unreachableError, or a *refusedError.
 func (r *remote) call(t *terminal, method, path string, body any) ([]byte, error) {
+	answer, err := r.send(t, method, path, body, adminClientTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return readAnswer(answer)
+}
+
+// send makes one request.
+func (r *remote) send(t *terminal, method, path string, body any, timeout time.Duration) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -101,11 +110,16 @@ func (r *remote) call(t *terminal, method, path string, body any) ([]byte, error
 		request.Header.Set("Content-Type", "application/json")
 	}
 	// A redirect could carry the token elsewhere, and the API makes none.
-	client := &http.Client{Timeout: adminClientTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(request)
 	if err != nil {
 		return nil, unreachableError{fmt.Errorf("no gateway reached: %w", err)}
 	}
+	return answer, nil
+}
+
+// readAnswer returns the bytes of a success.
+func readAnswer(answer *http.Response) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err = errors.Join(err, answer.Body.Close()); err != nil {
 		return nil, unreachableError{fmt.Errorf("the answer broke off: %w", err)}

@@ -20,13 +20,17 @@ const (
 
 type checkCommand struct {
 	Config string `help:"The configuration file." required:"" placeholder:"FILE"`
+	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." placeholder:"FILE"`
 }
 
-// Run loads the configuration and does nothing with it.
+// Run loads the configuration, and says what it would decide.
 func (c *checkCommand) Run(t *terminal) error {
 	loaded, err := config.Load(c.Config, t.lookupEnv)
 	if err != nil {
 		return usageError{err}
+	}
+	if c.Tests != "" {
+		return checkDecisions(t, loaded, c.Tests)
 	}
 	_, err = fmt.Fprintf(t.out, "%s is valid: %d routes, %d upstreams, %d products\n",
 		c.Config, len(loaded.Routes), len(loaded.Upstreams), len(loaded.Products))

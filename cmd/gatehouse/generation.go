@@ -80,10 +80,10 @@ func (b *builder) generation() (*generation, error) {
 	if g.expiries, err = b.certificateExpiries(g.certificate); err != nil {
 		return nil, err
 	}
-	if g.admin, err = b.adminAPI(); err != nil {
+	if g.gateway, err = b.gateway(); err != nil {
 		return nil, err
 	}
-	g.gateway, err = b.gateway()
+	g.admin, err = b.adminAPI(g.gateway)
 	return g, err
 }
 
@@ -131,13 +131,10 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := proxy.Options{
-		Routes: routes, Keys: b.store, TokenPrefix: c.Token.Prefix, ProtocolTokens: c.Token.WebSocketSubprotocol,
-		Origins: c.CORS.Origins, Used: b.store.Used, Counted: b.store.Count, Live: b.live.Load(),
-		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
-		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
-		Records:   b.records, UnderWay: b.metrics.UnderWay(), Traces: b.tracing.provide(), Now: time.Now,
-	}
+	options := b.options()
+	options.Routes, options.Keys, options.Records, options.Live = routes, b.store, b.records, b.live.Load()
+	options.Used, options.Counted = b.store.Used, b.store.Count
+	options.UnderWay, options.Traces = b.metrics.UnderWay(), b.tracing.provide()
 	if err := b.limits(&options); err != nil {
 		return nil, err
 	}
@@ -145,6 +142,18 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 		return nil, err
 	}
 	return proxy.New(options)
+}
+
+// options are those that the configuration gives, without what a running
+// gateway needs beside.
+func (b *builder) options() proxy.Options {
+	c := b.config
+	return proxy.Options{
+		TokenPrefix: c.Token.Prefix, ProtocolTokens: c.Token.WebSocketSubprotocol, Origins: c.CORS.Origins,
+		MaxHeaderLines: c.Limits.MaxHeaderLines, MinBodyRate: int64(c.Limits.MinBodyRate), MaxBody: int64(c.Limits.MaxBody),
+		Addresses: proxy.ClientAddress{TrustedProxies: c.ClientAddress.TrustedProxies, Header: c.ClientAddress.Header},
+		Now:       time.Now,
+	}
 }
 
 // ownRoutes are those of the key API.
@@ -188,7 +197,7 @@ func (n *node) refusals(e keyapi.Endpoint) proxy.RefusedFunc {
 }
 
 // adminAPI makes /admin/v1; nil without an admin token.
-func (b *builder) adminAPI() (http.Handler, error) {
+func (b *builder) adminAPI(gateway *proxy.Gateway) (http.Handler, error) {
 	if b.config.AdminToken == "" {
 		return nil, nil
 	}
@@ -198,7 +207,8 @@ func (b *builder) adminAPI() (http.Handler, error) {
 	}
 	return adminapi.New(adminapi.Options{
 		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
-		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Now: time.Now, Log: b.logs.of(config.LogAdmin), Levels: b.logs,
+		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Explain: b.explainer(gateway), Export: b.store.Export,
+		Now: time.Now, Log: b.logs.of(config.LogAdmin), Levels: b.logs,
 	})
 }
 

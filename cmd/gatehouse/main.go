@@ -32,9 +32,12 @@ type commands struct {
 	Demo        demoCommand        `cmd:"" help:"Run the gateway with sample backends, an account and a key, to try it out."`
 	DemoBackend demoBackendCommand `cmd:"" help:"Run the sample backends of the demo by themselves, behind a gateway elsewhere."`
 	Check       checkCommand       `cmd:"" help:"Say whether a configuration is valid, and what is wrong with it."`
+	Explain     explainCommand     `cmd:"" help:"Say what a gateway decides about a request, step by step, and why."`
 	Account     accountCommand     `cmd:"" help:"Provision accounts, as an operator."`
 	User        userCommand        `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
 	Key         keyCommand         `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
+	Export      exportCommand      `cmd:"" help:"Write all accounts, keys and users into a file: a backup, or to move them to another store. Guard it: see docs/backup.md."`
+	Import      importCommand      `cmd:"" help:"Bring the accounts, keys and users of an export into the store of a configuration. May be repeated."`
 	LogLevel    logLevelCommand    `cmd:"" help:"Show or change what a running gateway logs, as an operator."`
 	Health      healthCommand      `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`

@@ -212,10 +212,20 @@ func ignoreClosed(err error) error {
 }
 
 func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
-	c := n.config
-	catalogue, err := c.Catalogue()
+	options, err := storeOptions(n.config)
 	if err != nil {
 		return nil, err
+	}
+	options.Changed, options.Propagated, options.Managed = n.changed, n.storeMetrics.Propagated, n.storeMetrics.Managed
+	options.Log, options.AuditLog = n.logs.of(config.LogStore), n.logs.of(config.LogAudit)
+	return keystore.Open(ctx, options)
+}
+
+// storeOptions are those that the configuration gives.
+func storeOptions(c *config.Config) (keystore.Options, error) {
+	catalogue, err := c.Catalogue()
+	if err != nil {
+		return keystore.Options{}, err
 	}
 	options := keystore.Options{
 		Prefix: "gatehouse:", Timeout: c.Store.Timeout, Mode: keystore.Mode(c.Store.Lookup),
@@ -223,21 +233,20 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
-		Changed:    n.changed, Propagated: n.storeMetrics.Propagated, Managed: n.storeMetrics.Managed, Now: time.Now,
-		Log: n.logs.of(config.LogStore), AuditLog: n.logs.of(config.LogAudit),
+		Now:        time.Now,
 	}
 	if c.Store.Embedded != nil {
 		options.EmbeddedFile = c.Store.Embedded.File
-		return keystore.Open(ctx, options)
+		return options, nil
 	}
 	r := c.Store.Redis
 	secured, err := redisTLS(r.TLS)
 	if err != nil {
-		return nil, err
+		return keystore.Options{}, err
 	}
 	options.Prefix = r.Prefix
 	options.Redis = &keystore.Redis{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB, TLS: secured,
 	}
-	return keystore.Open(ctx, options)
+	return options, nil
 }

@@ -87,6 +87,7 @@ func (d *table) forwards(t *testing.T, r request, id identity) {
 		t.Errorf("the backend's own headers must pass, and its X-Gatehouse-* must not: %v", got.header)
 	}
 	checkForwarded(t, r, seen[0], id, requestID)
+	d.explained(t, r, "allowed")
 }
 
 // turnsAway sends a request, which must be refused, and unseen by all backends.
@@ -99,6 +100,7 @@ func (d *table) turnsAway(t *testing.T, r request, want refusal) answer {
 			t.Errorf("a backend saw a refused request:\n%s", seen.raw)
 		}
 	}
+	d.explained(t, r, want.code)
 	return got
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"path"
@@ -18,6 +19,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
@@ -65,6 +67,10 @@ type Options struct {
 	// Plans are those that an account can have.
 	Plans  []string
 	Levels LogLevels
+	// Explain says what the gateway would do with a request, and does nothing.
+	Explain func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error)
+	// Export writes all accounts, keys and users, as keystore.Store does.
+	Export func(ctx context.Context, w io.Writer) (keystore.Exported, error)
 	Now    func() time.Time
 	Log    *zap.Logger
 }
@@ -78,7 +84,7 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Levels == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Levels == nil || o.Explain == nil || o.Export == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
@@ -98,6 +104,8 @@ func New(o Options) (*API, error) {
 		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
 		{"GET /admin/v1/log-levels", a.getLogLevels, ""},
 		{"PATCH /admin/v1/log-levels", a.changeLogLevels, ""},
+		{"POST /admin/v1/explain", a.explain, ""},
+		{"GET /admin/v1/export", a.export, ""},
 	} {
 		a.mux.Handle(e.match, e)
 	}
@@ -239,6 +247,9 @@ type recordingWriter struct {
 	failure   error
 	pathValue func(name string) string // of a request that failed
 }
+
+// Unwrap gives http.ResponseController the writer below.
+func (w *recordingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recordingWriter) WriteHeader(status int) {
 	w.status = status

@@ -1,6 +1,7 @@
 package adminapi_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"gatehouse/policy"
 	"gatehouse/proxy/adminapi"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/problem"
 )
 
@@ -21,6 +23,8 @@ var endpoints = []struct{ method, target, body string }{
 	{http.MethodPost, acme + "/keys", keyBody},
 	{http.MethodGet, acme + "/keys", ""},
 	{http.MethodDelete, acme + "/keys/11111111-0000-4000-8000-000000000001", ""},
+	{http.MethodPost, explainPath, `{"method":"GET","url":"/","client_address":"::1"}`},
+	{http.MethodGet, "/admin/v1/export", ""},
 	{http.MethodDelete, acme, ""},
 }
 
@@ -216,6 +220,10 @@ func TestAPINeedsItsOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Levels: &w.levels, Now: start.UTC, Log: zap.NewNop()}
+	whole.Export = w.store.Export
+	whole.Explain = func(context.Context, contract.ExplainedRequest) (contract.Explanation, error) {
+		return contract.Explanation{}, nil
+	}
 	if _, err := adminapi.New(whole); err != nil {
 		t.Error(err)
 	}
@@ -223,6 +231,8 @@ func TestAPINeedsItsOptions(t *testing.T) {
 		"token": func(o *adminapi.Options) { o.Token = "" }, "store": func(o *adminapi.Options) { o.Store = nil },
 		"audit": func(o *adminapi.Options) { o.Audit = nil }, "clock": func(o *adminapi.Options) { o.Now = nil }, "log": func(o *adminapi.Options) { o.Log = nil },
 		"users": func(o *adminapi.Options) { o.Users = nil }, "levels": func(o *adminapi.Options) { o.Levels = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
+		"export":  func(o *adminapi.Options) { o.Export = nil },
+		"explain": func(o *adminapi.Options) { o.Explain = nil },
 	} {
 		o := whole
 		remove(&o)

@@ -27,6 +27,7 @@ import (
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/adminapi"
+	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
 	"gatehouse/proxy/problem"
 )
@@ -59,6 +60,7 @@ type world struct {
 
 	passwords *password.Hasher
 	levels    levels
+	explained contract.ExplainedRequest // that was asked last
 }
 
 // levels are those of a log, and who changed them last.
@@ -101,7 +103,12 @@ func newWorld(t *testing.T) *world {
 	w.api, err = adminapi.New(adminapi.Options{
 		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
 		Levels: &w.levels,
-		Log:    zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
+		Export: w.store.Export,
+		Explain: func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error) {
+			w.explained = r
+			return contract.Explanation{}, w.store.Ready(ctx)
+		},
+		Log: zap.New(zapcore.NewCore(encoder, zapcore.AddSync(w.log), zap.InfoLevel)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -66,6 +66,14 @@ func BodyFault(r *http.Request) *problem.Problem {
 	return nil
 }
 
+// Judge returns what a Listener would refuse a request with that has this head,
+// which ends with an empty line; nil for nothing.
+func Judge(head []byte, l Limits) *problem.Problem {
+	p := newParser(l)
+	_, fault := p.advance(head)
+	return fault
+}
+
 // Tunnel ends the judging on a connection that was taken from net/http after an
 // upgrade, and that nobody reads at the moment. It returns an error where the
 // client has already sent what is no request, although nothing else was due.

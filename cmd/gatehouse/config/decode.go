@@ -80,7 +80,7 @@ func (d *decoder) fields(p path, node ast.Node, into reflect.Value) {
 	names := fieldNames(into.Type())
 	for _, pair := range d.pairs(p, node) {
 		i := slices.Index(names, pair.key)
-		if i >= 0 {
+		if i >= 0 && pair.key != "-" {
 			d.decode(p.key(pair.key), pair.value, into.Field(i))
 			continue
 		}

@@ -24,16 +24,25 @@ const maxFileBytes = 1 << 20
 // Load reads the file and parses it, as Parse does. A file that cannot be read
 // is an error that wraps the cause.
 func Load(file string, lookupEnv func(string) (string, bool)) (*Config, error) {
+	data, err := readFile(file, "the configuration")
+	if err != nil {
+		return nil, err
+	}
+	return Parse(file, data, lookupEnv)
+}
+
+// readFile reads a file, and no more of it than may be in one.
+func readFile(file, what string) ([]byte, error) {
 	f, err := os.Open(file) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
 	defer f.Close() //nolint:errcheck // it was only read
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	return Parse(file, data, lookupEnv)
+	return data, nil
 }
 
 // Parse reads a configuration from YAML text. ${NAME} and ${NAME:-default} in
@@ -82,7 +91,7 @@ func (s *source) parse(data []byte) (ast.Node, bool) {
 		return nil, false
 	}
 	if len(file.Docs) == 0 || file.Docs[0].Body == nil {
-		s.report(nil, "has no settings", "begin with config.example.yaml")
+		s.report(nil, "has no settings", "begin with "+s.example)
 		return nil, false
 	}
 	return file.Docs[0].Body, true

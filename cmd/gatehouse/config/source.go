@@ -15,12 +15,13 @@ type source struct {
 	literals  map[string]literal // of scalars that are no secrets
 	unread    map[string]bool    // settings whose value could not be read
 	problems  Problems
+	example   string // a file to begin with
 }
 
 type position struct{ line, column int }
 
 func newSource(file string) *source {
-	return &source{file: file, positions: map[string]position{}, literals: map[string]literal{}, unread: map[string]bool{}}
+	return &source{file: file, positions: map[string]position{}, literals: map[string]literal{}, unread: map[string]bool{}, example: "config.example.yaml"}
 }
 
 // path leads to a setting. Its elements are written as they are joined.
