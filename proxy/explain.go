@@ -146,7 +146,7 @@ func (g *Gateway) peek(ctx context.Context, x *exchange) error {
 
 // unreadable explains what never becomes a request.
 func unreadable(fault *problem.Problem, q Question) Explanation {
-	x := &exchange{from: origin{client: q.Client}}
+	x := &exchange{from: origin{client: q.Client}, dry: &dryRun{}}
 	if fault.Code == problem.AmbiguousPath || fault.Code == problem.AmbiguousQuery {
 		x.step = stepPath
 	}

@@ -155,7 +155,7 @@ func TestDemoProducts(t *testing.T) {
 		return unless(strings.Contains(demo.stdout.String(), "gatehouse key list"), "not complete")
 	})
 	said := demo.stdout.String()
-	addresses := regexp.MustCompile(`http://([0-9.:]+)`).FindAllStringSubmatch(said, 2)
+	addresses := regexp.MustCompile(`(?:Products and key API|Metrics and health) +http://([0-9.:]+)`).FindAllStringSubmatch(said, 2)
 	subs := regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`).FindAllString(said, 2)
 	g := &gateway{process: demo, addr: addresses[0][1], admin: addresses[1][1], client: http.DefaultClient}
 	datacenter, residential := "/v4/account/"+subs[0], "/v4/account/"+subs[1]

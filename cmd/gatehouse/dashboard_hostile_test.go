@@ -56,7 +56,7 @@ const notOurs = `[...document.querySelectorAll("*")].filter((e) =>
 	|| ["BASE", "IFRAME", "OBJECT", "EMBED", "STYLE", "MATH", "VIDEO", "ANIMATE"].includes(e.tagName.toUpperCase())
 	|| e.tagName === "SCRIPT" && !e.src.startsWith(location.origin + "/dashboard/assets/")
 	|| e.tagName === "META" && e.httpEquiv
-	|| ["A", "FORM", "LINK"].includes(e.tagName) && !(e.action || e.href || location.origin).toString().startsWith(location.origin)
+	|| ["A", "FORM", "LINK"].includes(e.tagName) && !new URL(e.getAttribute(e.tagName === "FORM" ? "action" : "href") ?? "", location.href).href.startsWith(location.origin)
 ).map((e) => e.outerHTML.slice(0, 200))`
 
 // isOurs checks that the page has nothing in it that a name smuggled in.
