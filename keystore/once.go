@@ -24,3 +24,17 @@ func (s *Store) Once(ctx context.Context, name string) (bool, error) {
 	}
 	return first, nil
 }
+
+// Forget has Once not remember the name any more: what was to be done once was
+// certainly not done. It returns ErrUnavailable when the name may still be known.
+func (s *Store) Forget(ctx context.Context, name string) error {
+	if !isSubject(name) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, errSubject)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*s.o.Timeout)
+	defer cancel()
+	if err := s.client.Del(ctx, s.names.once(name)).Err(); err != nil {
+		return fmt.Errorf("%w: forget: %w", ErrUnavailable, err)
+	}
+	return nil
+}

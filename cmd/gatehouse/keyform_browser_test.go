@@ -208,7 +208,7 @@ func TestCreateKeyWithoutScript(t *testing.T) {
 		t.Errorf("it expires after %v days", days)
 	}
 	b.run(chromedp.Reload())
-	b.shows("Already created")
+	b.shows("Already sent")
 	d.onlyKey(t)
 }
 

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -54,10 +55,13 @@ func (d *Dashboard) showAudit(v *visit) error {
 	q := v.r.URL.Query()
 	n := d.newNaming(v)
 	f, err := readAuditFilter(n, q)
+	if errors.Is(err, errTokenSearched) {
+		return v.redirect(f.withoutToken())
+	}
 	if err != nil {
 		return err
 	}
-	content := auditContent{Filter: f, Actions: actionOptions(), Recent: d.auditSpans(f), ExportLimit: exportLimit}
+	content := auditContent{Filter: f, Actions: actionOptions(), Recent: d.auditSpans(f), ExportLimit: int64(d.o.ExportLimit)}
 	if content.Keys, err = n.suggestions(); err != nil {
 		return err
 	}

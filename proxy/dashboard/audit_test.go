@@ -80,7 +80,7 @@ func TestAuditSaysWhoDidWhat(t *testing.T) {
 		"Ada ada@example.com created the key Manager PREVIEW",
 		"Ada ada@example.com revoked the key Short-lived",
 		"Ada ada@example.com created the key Short-lived",
-		"Ada ada@example.com regenerated the key Importer PREVIEW ; its place took Importer PREVIEW",
+		"Ada ada@example.com regenerated the key Importer PREVIEW ; Importer PREVIEW took its place",
 		"Ada ada@example.com created the key Importer PREVIEW",
 		"Ada ada@example.com tried to revoke the key CI 2 PREVIEW",
 		"Ada ada@example.com disabled the key CI 2 PREVIEW",

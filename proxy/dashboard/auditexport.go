@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,8 +17,7 @@ import (
 )
 
 const (
-	// exportLimit is how many events an export holds at the most. It says so
-	// itself where there are more.
+	// exportLimit is the usual Options.ExportLimit.
 	exportLimit = 50_000
 	// exportPage is how many events are read, and held, at a time.
 	exportPage = 1000
@@ -37,7 +37,7 @@ func (d *Dashboard) exportCSV(v *visit) error {
 	return d.export(v, n, "csv", "text/csv; charset=utf-8; header=present", func(w io.Writer) exporter {
 		rows := csv.NewWriter(w)
 		rows.UseCRLF = true // RFC 4180 §2
-		return &csvExporter{names: n, rows: rows}
+		return &csvExporter{names: n, rows: rows, limit: d.o.ExportLimit}
 	})
 }
 
@@ -49,6 +49,9 @@ func (d *Dashboard) exportJSON(v *visit) error {
 func (d *Dashboard) export(v *visit, n *naming, format, mediaType string, to func(io.Writer) exporter) error {
 	q := v.r.URL.Query()
 	f, err := readAuditFilter(n, q)
+	if errors.Is(err, errTokenSearched) {
+		return v.redirect(f.withoutToken())
+	}
 	if err != nil {
 		return err
 	}
@@ -92,11 +95,11 @@ func (d *Dashboard) stream(v *visit, f keystore.EventFilter, events []keystore.E
 			last = e.At
 		}
 		written += len(events)
-		if next == "" || written == exportLimit {
+		if next == "" || written == d.o.ExportLimit {
 			return out.end(next, last)
 		}
 		var err error
-		events, next, err = d.o.Store.AuditLog(v.r.Context(), v.account.ID, f, next, min(exportPage, exportLimit-written))
+		events, next, err = d.o.Store.AuditLog(v.r.Context(), v.account.ID, f, next, min(exportPage, d.o.ExportLimit-written))
 		if err != nil {
 			return err
 		}
@@ -142,6 +145,7 @@ func (x *jsonExporter) end(next string, _ time.Time) error {
 
 // csvExporter writes a table, with names beside ids and the event in words.
 type csvExporter struct {
+	limit int // of events
 	names *naming
 	rows  *csv.Writer
 }
@@ -188,7 +192,7 @@ func (x *csvExporter) event(e keystore.Event) error {
 
 func (x *csvExporter) end(next string, last time.Time) error {
 	if next != "" {
-		err := x.write("Not complete: an export holds " + number(exportLimit) + " events. For earlier ones, export again until " +
+		err := x.write("Not complete: an export holds " + number(int64(x.limit)) + " events. For earlier ones, export again until " +
 			exact(last.Add(time.Minute)) + "; what is in both has the same id.")
 		if err != nil {
 			return err

@@ -165,8 +165,9 @@ func TestExportIsBounded(t *testing.T) {
 	for _, test := range []struct {
 		events, rows int
 		whole        bool
-	}{{50_000, 50_000, true}, {50_001, 50_000, false}} {
+	}{{1500, 1500, true}, {1501, 1500, false}} {
 		s := start(t, func(s *site) {
+			s.change = func(o *dashboard.Options) { o.ExportLimit = 1500 }
 			s.wrap = func(store dashboard.Store) dashboard.Store { return &endless{Store: store, events: test.events} }
 		})
 		s.signIn()
@@ -175,7 +176,7 @@ func TestExportIsBounded(t *testing.T) {
 		if !test.whole {
 			rows = rows[:len(rows)-1]
 		}
-		if said := strings.HasPrefix(last, "Not complete: an export holds 50,000 events."); len(rows) != test.rows || said == test.whole {
+		if said := strings.HasPrefix(last, "Not complete: an export holds 1,500 events."); len(rows) != test.rows || said == test.whole {
 			t.Errorf("of %d events %d are exported, and the last row begins with %q", test.events, len(rows), last)
 		}
 		var page struct {

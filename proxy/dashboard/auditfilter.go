@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -34,6 +35,9 @@ func readAuditFilter(n *naming, q url.Values) (auditFilter, error) {
 		Key: strings.TrimSpace(q.Get("key")), Action: q.Get("action"), Outcome: q.Get("outcome"), From: q.Get("from"), Until: q.Get("until"),
 		Errors: map[string]string{}, filter: keystore.EventFilter{Users: true},
 	}
+	if f.dropTokens() { // and reads nothing of what is not the whole filter
+		return f, errTokenSearched
+	}
 	if err := f.readKey(n); err != nil {
 		return f, err
 	}
@@ -50,6 +54,28 @@ func readAuditFilter(n *naming, q url.Values) (auditFilter, error) {
 		f.Errors["until"] = "The end must be later than the beginning."
 	}
 	return f, nil
+}
+
+// errTokenSearched: a token was in the filter, which is now without it.
+var errTokenSearched = errors.New("a token is no filter")
+
+// dropTokens empties the fields that hold a token, and reports whether any did.
+func (f *auditFilter) dropTokens() (found bool) {
+	for _, field := range []*string{&f.Key, &f.Action, &f.Outcome, &f.From, &f.Until} {
+		if holdsToken(*field) {
+			*field, found = "", true
+		}
+	}
+	return found
+}
+
+// withoutToken leads to the page with what is left of the filter, and a notice.
+func (f auditFilter) withoutToken() string {
+	notice := url.Values{"notice": {"token_searched"}}.Encode()
+	if left := f.query(""); left != "" {
+		notice = left + "&" + notice
+	}
+	return auditLink("", notice)
 }
 
 // readKey finds the key that is meant: by its id, also when it is gone, by its

@@ -86,33 +86,49 @@ type gridLine struct{ Y, TextY, Label string }
 // usageOf reads and draws how the key was used.
 func (d *Dashboard) usageOf(v *visit, id policy.KeyID) (*usageChart, error) {
 	span := usageSpanNamed(v.r.URL.Query().Get("period"))
-	now := d.o.Now().UTC()
-	first := now.Truncate(span.length).Add(-time.Duration(span.count-1) * span.length)
-	rows, err := d.o.Store.Usage(v.r.Context(), v.caller, keystore.UsageFilter{Key: id, Step: span.step, From: first, To: now.Add(time.Second)})
+	u, err := d.usageIn(v, id, span)
 	if err != nil {
 		return nil, err
 	}
-	c := &usageChart{Span: span, Spans: usageSpans()}
-	sums := make([]groupSums, span.count)
-	for i := range sums {
-		sums[i] = make(groupSums)
-	}
-	all := make(groupSums)
-	for _, row := range rows {
-		if i := int(row.At.Sub(first) / span.length); i >= 0 && i < span.count {
-			sums[i][groupOf(row.Outcome)] += row.Requests
-			all[groupOf(row.Outcome)] += row.Requests
-		}
-	}
+	c := &usageChart{Span: span, Spans: usageSpans(), Totals: u.totals}
 	for _, g := range outcomeGroups() {
-		if all[g] > 0 {
-			c.Groups = append(c.Groups, groupTotal{g, g.Label(), all[g]})
-			c.Totals.add(g, all[g])
+		if u.all[g] > 0 {
+			c.Groups = append(c.Groups, groupTotal{g, g.Label(), u.all[g]})
 		}
 	}
-	c.draw(first, sums)
+	c.draw(u.first, u.sums)
 	c.Summary = c.summarize()
 	return c, nil
+}
+
+// spanUsage is how a key was used in a span that began with first: by group in
+// each hour or day, in all of them, and in total.
+type spanUsage struct {
+	first  time.Time
+	sums   []groupSums
+	all    groupSums
+	totals usageTotals
+}
+
+// usageIn reads how the key was used in the span.
+func (d *Dashboard) usageIn(v *visit, id policy.KeyID, span usageSpan) (spanUsage, error) {
+	now := d.o.Now().UTC()
+	u := spanUsage{first: now.Truncate(span.length).Add(-time.Duration(span.count-1) * span.length), sums: make([]groupSums, span.count), all: make(groupSums)}
+	rows, err := d.o.Store.Usage(v.r.Context(), v.caller, keystore.UsageFilter{Key: id, Step: span.step, From: u.first, To: now.Add(time.Second)})
+	if err != nil {
+		return spanUsage{}, err
+	}
+	for i := range u.sums {
+		u.sums[i] = make(groupSums)
+	}
+	for _, row := range rows {
+		if i := int(row.At.Sub(u.first) / span.length); i >= 0 && i < span.count {
+			u.sums[i][groupOf(row.Outcome)] += row.Requests
+			u.all[groupOf(row.Outcome)] += row.Requests
+			u.totals.add(groupOf(row.Outcome), row.Requests)
+		}
+	}
+	return u, nil
 }
 
 func (t *usageTotals) add(g outcomeGroup, requests int64) {

@@ -37,10 +37,11 @@ type Store interface {
 	GetAccount(ctx context.Context, id policy.AccountID) (keystore.Account, error)
 	GetUser(ctx context.Context, by policy.Caller, id keystore.UserID) (keystore.User, error)
 	Once(ctx context.Context, name string) (bool, error)
+	Forget(ctx context.Context, name string) error
 }
 
-// Options is what a Dashboard is made of. All are needed but Brand, Providers, Products
-// and API.
+// Options is what a Dashboard is made of. All are needed but Brand, Providers, Products,
+// API and ExportLimit.
 type Options struct {
 	People    *signin.Authenticator
 	Store     Store
@@ -54,7 +55,10 @@ type Options struct {
 	// API is the URL of the API as customers call it; "" where it is at the host
 	// of the pages.
 	API string
-	Now func() time.Time
+	// ExportLimit is how many events an export of the audit log holds at the
+	// most, 0 for 50,000. It says so itself where there are more.
+	ExportLimit int
+	Now         func() time.Time
 	Log *zap.Logger
 }
 
@@ -73,6 +77,9 @@ type Dashboard struct {
 func New(o Options) (*Dashboard, error) {
 	if o.People == nil || o.Store == nil || o.Now == nil || o.Log == nil || len(o.Catalogue.All()) == 0 {
 		return nil, errors.New("new dashboard: an option is missing")
+	}
+	if o.ExportLimit == 0 {
+		o.ExportLimit = exportLimit
 	}
 	d := &Dashboard{
 		o: o, structure: contract.NewStructure(o.Catalogue, o.Products), routes: http.NewServeMux(), crossing: http.NewCrossOriginProtection(),

@@ -39,7 +39,9 @@ type site struct {
 	store *keystore.Store
 	// wrap puts something between the pages and the store.
 	wrap    func(dashboard.Store) dashboard.Store
-	server  *httptest.Server
+	// sessions puts something between the sign-ins and the store.
+	sessions func(signin.SessionStore) signin.SessionStore
+	server   *httptest.Server
 	browser *http.Client // follows no redirects
 	now     *atomic.Int64
 	user    keystore.User
@@ -119,8 +121,12 @@ func (s *site) serve(providers []dashboard.Provider) {
 	s.t.Helper()
 	hasher, err := password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 4)
 	s.must(err)
+	var sessions signin.SessionStore = s.store
+	if s.sessions != nil {
+		sessions = s.sessions(s.store)
+	}
 	s.people, err = signin.New(signin.Options{
-		Users: s.store, Sessions: s.store, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, NoPasswords: s.noPasswords, Now: s.clock, Log: zap.NewNop(),
+		Users: s.store, Sessions: sessions, Passwords: hasher, Idle: 30 * time.Minute, Absolute: 12 * time.Hour, NoPasswords: s.noPasswords, Now: s.clock, Log: zap.NewNop(),
 	})
 	s.must(err)
 	options := dashboard.Options{

@@ -16,6 +16,10 @@ const (
 	revokeTitle     = "Revoke key"
 )
 
+// maybeRegenerated is for who has not seen a token that there may be.
+const maybeRegenerated = "the key may or may not have been regenerated. Look at the list of keys: " +
+	"if the key shows another preview than before, the old token has no more than its grace period, and the new one cannot be shown any more. Regenerate the key again to get one that you see."
+
 // ask shows a question about a key.
 func (d *Dashboard) ask(v *visit, name, title string, allowed func(policy.Key) error) error {
 	k, err := d.changedKey(v)
@@ -68,7 +72,7 @@ func (d *Dashboard) setActive(v *visit, active bool, notice string) error {
 		return err
 	}
 	if _, _, err := d.o.Store.Update(v.r.Context(), v.caller, k.ID, update); err != nil {
-		return noSuchKey(err)
+		return noSuchKey(perhapsDone(err, "the key may or may not have been changed. Look at the key before you try again."))
 	}
 	return d.backToList(v, form, notice)
 }
@@ -103,7 +107,7 @@ func (d *Dashboard) revokeKey(v *visit) error {
 		return d.askAgain(v, "key-revoke", revokeTitle, p)
 	}
 	if _, err := d.o.Store.Revoke(v.r.Context(), v.caller, k.ID); err != nil {
-		return noSuchKey(err)
+		return noSuchKey(perhapsDone(err, "the key may or may not have been revoked. Look at the list of keys: if the key is still there, revoke it again."))
 	}
 	return d.backToList(v, form, "key_revoked")
 }
@@ -135,7 +139,7 @@ func (d *Dashboard) regenerateKey(v *visit) error {
 		return d.askAgain(v, "key-regenerate", regenerateTitle, p)
 	}
 	if err != nil {
-		return noSuchKey(err)
+		return noSuchKey(perhapsDone(err, maybeRegenerated))
 	}
 	return d.showToken(v, next, token, true)
 }

@@ -23,7 +23,7 @@ type changePage struct {
 	// Recent: it was used within a day.
 	Recent bool
 	// Requests are those of the last 24 hours; nil for who may not see usage.
-	Requests *requestCount
+	Requests *usageTotals
 	// Word is what has to be typed: the name, where it can be.
 	Word, Typed string
 	Grace       graceForm
@@ -34,12 +34,6 @@ type changePage struct {
 
 // changeFaults say what is wrong with a field; "" for nothing.
 type changeFaults struct{ Name, Grace string }
-
-// requestCount is how many requests there were, and how many were let through.
-type requestCount struct{ All, Allowed int64 }
-
-// Refused is how many were not.
-func (c requestCount) Refused() int64 { return c.All - c.Allowed }
 
 // changedKey finds the key that a form or its question is about. Both show and
 // tell of the key, and so need to read it, too.
@@ -83,8 +77,8 @@ func (d *Dashboard) question(v *visit, k policy.Key, back url.Values) (changePag
 	if !v.caller.Permissions().Has(policy.ReadUsage) {
 		return p, nil
 	}
-	var err error
-	p.Requests, err = d.countRequests(v, k.ID)
+	u, err := d.usageIn(v, k.ID, usageSpans()[0])
+	p.Requests = &u.totals
 	return p, err
 }
 
@@ -95,25 +89,6 @@ func backOf(values url.Values) url.Values {
 		return nil // the whole list, then
 	}
 	return back
-}
-
-// countRequests counts the requests with the key in the last 24 hours.
-func (d *Dashboard) countRequests(v *visit, id policy.KeyID) (*requestCount, error) {
-	now := d.o.Now()
-	rows, err := d.o.Store.Usage(v.r.Context(), v.caller, keystore.UsageFilter{
-		Key: id, Step: keystore.ByHour, From: now.Add(-24 * time.Hour), To: now.Add(time.Second),
-	})
-	if err != nil {
-		return nil, err
-	}
-	var count requestCount
-	for _, u := range rows {
-		count.All += u.Requests
-		if u.Outcome == string(policy.Allowed) {
-			count.Allowed += u.Requests
-		}
-	}
-	return &count, nil
 }
 
 // confirmation is what must be typed to have something done to the key: its

@@ -165,13 +165,13 @@ func TestQuestionsSayWhatStopsWorking(t *testing.T) {
 	s.signIn()
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
 		wants(t, action, words(s.get(pathOf(k, action)).body), "What stops working", "Shared datacenter read, write", "API keys read", "EU scraping Shared datacenter",
-			"203.0.113.7", "2001:db8::/32", "in 3 months", "This key was used 2 hours ago", "4 requests: 3 let through, 1 not", k.Preview)
+			"203.0.113.7", "2001:db8::/32", "in 3 months", "This key was used 2 hours ago", "4 requests: 3 allowed, 1 refused", k.Preview)
 	}
 	s.account.Permissions = []string{"account:apikeys:*", "datacenter_shared:*"}
 	_, _, err := s.store.PutAccount(t.Context(), policy.Caller{}, s.account)
 	s.must(err)
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
-		wantsNone(t, action, words(s.get(pathOf(k, action)).body), "let through", "Last 24 hours")
+		wantsNone(t, action, words(s.get(pathOf(k, action)).body), "requests:", "Last 24 hours")
 	}
 	s.disable(k)
 	for _, action := range []string{"disable", "regenerate", "revoke"} {
@@ -181,7 +181,7 @@ func TestQuestionsSayWhatStopsWorking(t *testing.T) {
 	}
 	expired := s.made("Expired", s.expires(time.Second))
 	s.pass(time.Second)
-	wants(t, "expired", words(s.get(pathOf(expired, "regenerate")).body), "This key has expired, and so will the new one have.")
+	wants(t, "expired", words(s.get(pathOf(expired, "regenerate")).body), "This key has expired, and its new token would not work either.")
 	wants(t, "expired", words(s.get(pathOf(expired, "revoke")).body), "refused already, because it has expired")
 }
 
@@ -289,7 +289,7 @@ func TestReplacedKeyCanOnlyBeRevoked(t *testing.T) {
 			t.Errorf("got %d: %s", a.status, words(a.body))
 		}
 	}
-	wants(t, "question", words(s.get(pathOf(k, "revoke")).body), "This key was replaced by another one. That one goes on working.")
+	wants(t, "question", words(s.get(pathOf(k, "revoke")).body), "This key was replaced by another one, which stays as it is.")
 	if a := s.post(pathOf(k, "revoke"), form); a.status != http.StatusSeeOther || s.opens(token.Reveal()) {
 		t.Errorf("revoking got %d", a.status)
 	}

@@ -89,7 +89,7 @@ func (d *Dashboard) editKey(v *visit) error {
 	case errors.Is(err, keystore.ErrNotFound), errors.Is(err, keystore.ErrReplaced):
 		return err
 	case err != nil:
-		return d.editRefused(v, key, p, err)
+		return d.editRefused(v, key, p, perhapsDone(err, "the key may or may not have been changed. Look at the key before you try again."))
 	}
 	return v.redirect(p.backTo(key.ID, "key_updated"))
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -95,7 +96,15 @@ func (f *keyFields) newKey(account *policy.Account, catalogue policy.Catalogue, 
 	asked, err := contract.NewKey{
 		Name: f.Name, Permissions: f.Permissions, AllowedSubaccounts: f.Subaccounts, AllowedIPs: f.Addresses, ExpiresAt: expiry,
 	}.Parse(account, catalogue, now)
-	return asked, joinInvalid(wrong, err)
+	return asked, joinInvalid(wrong, joinInvalid(f.readable(), err))
+}
+
+// readable: bytes that are no text cannot be kept in a name.
+func (f *keyFields) readable() error {
+	if utf8.ValidString(f.Name) {
+		return nil
+	}
+	return problem.Invalid(problem.FieldError{Field: nameField, Detail: "The name holds something that is no text (UTF-8). Enter it again."})
 }
 
 // update is the change from what the key holds to what was typed: nothing is
@@ -106,10 +115,11 @@ func (f *keyFields) update(current *keyFields, account *policy.Account, catalogu
 	for _, field := range f.changed(current) {
 		switch field {
 		case nameField:
-			body.Name = contract.Given[string]{Present: true, Value: f.Name}
+			body.Name, wrong = contract.Given[string]{Present: true, Value: f.Name}, f.readable()
 		case expiryField:
-			body.ExpiresAt.Value, wrong = f.expiry()
-			body.ExpiresAt.Present = wrong == nil
+			second, err := f.expiry()
+			body.ExpiresAt = contract.Nullable[int64]{Present: err == nil, Value: second}
+			wrong = joinInvalid(wrong, err)
 		case addressesField:
 			body.AllowedIPs = contract.Given[[]string]{Present: true, Value: f.Addresses}
 		case subaccountsField:

@@ -66,28 +66,33 @@ func (d *Dashboard) createKey(v *visit) error {
 	if err != nil {
 		return d.newKeyRefused(v, p, err)
 	}
-	first, err := d.o.Store.Once(v.r.Context(), v.onceName(p.FormID))
+	once := v.onceName(p.FormID)
+	first, err := d.o.Store.Once(v.r.Context(), once)
 	if err == nil && !first {
-		return d.alreadyCreated(v)
+		return d.alreadySent(v)
 	}
 	p.FormID = rand.Text() // the old one is used up, whatever comes of it
 	if err != nil {
 		return d.newKeyRefused(v, p, err)
 	}
 	key, token, err := d.o.Store.Create(v.r.Context(), v.caller, asked)
-	if errors.Is(err, keystore.ErrUnavailable) {
-		err = maybeCreated(err)
-	}
 	if err != nil {
-		return d.newKeyRefused(v, p, err)
+		if problem.From(err).Code.Status() < http.StatusInternalServerError { // certainly not created: Back and once more is fine
+			_ = d.o.Store.Forget(v.r.Context(), once) // else the form is used up, which the page does not take for a key
+		}
+		return d.newKeyRefused(v, p, perhapsDone(err, "the key may or may not have been created. Look at the list of keys before you try again."))
 	}
 	return d.showToken(v, key, token, false)
 }
 
-// maybeCreated: an answer of the store that was lost says nothing of what it did.
-func maybeCreated(err error) error {
+// perhapsDone: an answer of the store that was lost says nothing of what it
+// did. The sentence says what that may be, and what to do.
+func perhapsDone(err error, sentence string) error {
+	if !errors.Is(err, keystore.ErrUnavailable) {
+		return err
+	}
 	p := problem.StoreUnavailable(err)
-	p.Detail = "The key store did not answer in time, and the key may or may not have been created. Look at the list of keys before you try again."
+	p.Detail = "The key store did not answer in time, and " + sentence
 	return p
 }
 
@@ -97,10 +102,10 @@ func (d *Dashboard) newKeyRefused(v *visit, p keyFormPage, err error) error {
 	return d.newKeyForm(v, status, p)
 }
 
-// alreadyCreated answers a form that was used up.
-func (d *Dashboard) alreadyCreated(v *visit) error {
+// alreadySent answers a form that was used up, whatever came of it.
+func (d *Dashboard) alreadySent(v *visit) error {
 	v.refuse(problem.New(problem.Conflict, "This form was sent before."))
-	return d.show(v, page{name: "key-created", title: "Already created", current: keysPath, status: http.StatusConflict})
+	return d.show(v, page{name: "key-sent", title: "Already sent", current: keysPath, status: http.StatusConflict})
 }
 
 // noteRefusal tells the record and the audit trail why a form is shown again,

@@ -261,7 +261,7 @@ func TestFormIsUsedUp(t *testing.T) {
 		t.Fatalf("got %d: %s", a.status, a.body)
 	}
 	again := s.post(newKeyPath, form)
-	if again.status != http.StatusConflict || !strings.Contains(again.body, "Already created") || !strings.Contains(again.body, `href="/dashboard/keys"`) {
+	if again.status != http.StatusConflict || !strings.Contains(again.body, "Already sent") || !strings.Contains(again.body, `href="/dashboard/keys"`) {
 		t.Errorf("the second time got %d: %s", again.status, again.body)
 	}
 	if tokenShown.MatchString(again.body) {

@@ -229,7 +229,7 @@ func TestKeyPageShowsTheStateOfAKey(t *testing.T) {
 	a.shows(t, "This key has expired", "Expired")
 	a.hides(t, "Worth a look")
 	a = s.get("/dashboard/keys/" + string(replaced.ID))
-	a.shows(t, "Another key has taken the place of this one", "its place took CI pipeline")
+	a.shows(t, "Another key has taken the place of this one", "CI pipeline", "took its place")
 	for _, gone := range []string{"/edit", "/disable", "/regenerate"} {
 		a.has(t, string(replaced.ID)+gone+`"`, false)
 	}

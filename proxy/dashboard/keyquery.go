@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"gatehouse/policy"
 )
@@ -36,7 +35,7 @@ const accountResource = "account"
 // searched for, which is then not in the query.
 func (d *Dashboard) readKeyQuery(values url.Values) (q keyQuery, secret bool) {
 	search := strings.Join(strings.Fields(strings.ToValidUTF8(values.Get("q"), "")), " ")
-	secret = likeToken(search)
+	secret = holdsToken(search)
 	if !secret {
 		q.Search = firstCharacters(search, maxSearch)
 	}
@@ -66,25 +65,6 @@ func known[T choice](list []T, value string) string {
 func firstCharacters(s string, n int) string {
 	runes := []rune(s)
 	return string(runes[:min(len(runes), n)])
-}
-
-// tokenLike is from which length on a word of letters of both cases and digits
-// is taken for a token, or for most of one.
-const tokenLike = 40
-
-// likeToken reports whether somebody searches for a token itself. It must not
-// get into an address, which browsers keep.
-func likeToken(search string) bool {
-	for word := range strings.FieldsSeq(search) {
-		var upper, lower, digit bool
-		for _, r := range word {
-			upper, lower, digit = upper || unicode.IsUpper(r), lower || unicode.IsLower(r), digit || unicode.IsDigit(r)
-		}
-		if len(word) >= tokenLike && upper && lower && digit && !strings.ContainsAny(word, "-.") {
-			return true
-		}
-	}
-	return false
 }
 
 // Encode writes the query as readKeyQuery reads it, without what is usual.

@@ -99,17 +99,19 @@ func (d *Dashboard) show(v *visit, p page) error {
 // nobody can put words of their own there.
 func notices() map[string]string {
 	return map[string]string{
-		"key_updated":           "The key was changed.",
-		"key_unchanged":         "Nothing was changed: the form was as it had been shown.",
-		"key_disabled":          "The key is disabled. Its token is refused until you enable it again.",
-		"key_enabled":           "The key is enabled.",
-		"key_revoked":           "The key is revoked. Its token does not work any more.",
-		"token_searched":        "What you searched for looks like a token, so it was not used. Search for its first or last four characters instead, and keep the token itself to where it is needed.",
-		"signed_out":            "You are signed out.",
-		"signed_out_everywhere": "You are signed out everywhere.",
-		"session_ended":         "That session has ended.",
-		"password_changed":      "Your password is changed, and you are signed out everywhere else.",
-		"totp_removed":          "The authenticator is removed, and you are signed out everywhere else.",
+		"key_updated":                 "The key was changed.",
+		"key_unchanged":               "Nothing was changed: the form was as it had been shown.",
+		"key_disabled":                "The key is disabled. Its token is refused until you enable it again.",
+		"key_enabled":                 "The key is enabled.",
+		"key_revoked":                 "The key is revoked. Its token does not work any more.",
+		"token_searched":              "What you searched for looks like a token, so it was not used. Search for its first or last four characters instead, and keep the token itself to where it is needed.",
+		"signed_out":                  "You are signed out.",
+		"signed_out_everywhere":       "You are signed out everywhere.",
+		"session_ended":               "That session has ended.",
+		"password_changed_signed_out": "Your password is changed, and you are signed out everywhere. Sign in with the new password.",
+		"totp_removed_signed_out":     "The authenticator is removed, and you are signed out everywhere. Sign in with your password.",
+		"password_changed":            "Your password is changed, and you are signed out everywhere else.",
+		"totp_removed":                "The authenticator is removed, and you are signed out everywhere else.",
 	}
 }
 

@@ -168,6 +168,9 @@ func (d *Dashboard) newPassword(v *visit, next string, again func(v *visit, stat
 		return d.formAgain(v, passwordForm{Repeat: "This is not the new password that stands above it."}, again)
 	}
 	began, err := d.o.People.ChangePassword(v.r.Context(), v.session, v.from, form.Get("current"), form.Get("password"))
+	if errors.Is(err, signin.ErrDone) {
+		return d.leave(v, "password_changed_signed_out")
+	}
 	if f, known := passwordProblem(err); known {
 		return d.formAgain(v, f, again)
 	}

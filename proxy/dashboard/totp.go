@@ -103,12 +103,24 @@ func (d *Dashboard) enableTOTP(v *visit) error {
 		v.refuse(problem.New(problem.ValidationFailed, "The authenticator was not set up."))
 		return d.offerTOTP(v, http.StatusUnprocessableEntity, sealed, wrong)
 	}
-	if err != nil {
+	shown := page{name: "recovery", title: "Keep your recovery codes", current: profilePath, content: recoveryPage{codes, err != nil}}
+	switch {
+	case errors.Is(err, signin.ErrDone): // the codes are needed to sign in again
+		d.o.People.ClearCookie(v.w)
+		v.session = nil
+		return d.show(v, shown)
+	case err != nil:
 		return d.asSignedIn(v, err)
 	}
 	d.o.People.SetCookie(v.w, began)
 	v.session.User = began.User
-	return d.show(v, page{name: "recovery", title: "Keep your recovery codes", current: profilePath, content: codes})
+	return d.show(v, shown)
+}
+
+// recoveryPage shows the codes, and who is SignedOut that it must sign in again.
+type recoveryPage struct {
+	Codes     []string
+	SignedOut bool
 }
 
 // totpProblem is what is wrong with a form about the authenticator, or nothing.
@@ -143,7 +155,13 @@ func (d *Dashboard) disableTOTP(v *visit) error {
 		return err
 	}
 	began, err := d.o.People.DisableTOTP(v.r.Context(), v.session, v.from, form.Get("password"), strings.TrimSpace(form.Get("code")))
+	if errors.Is(err, signin.ErrDone) {
+		return d.leave(v, "totp_removed_signed_out")
+	}
 	if wrong := totpProblem(err); wrong.Wrong() {
+		if wrong.Code != "" {
+			wrong.Code = "This code is wrong, or was used before. Enter the one that the authenticator shows now, or another recovery code."
+		}
 		v.refuse(problem.New(problem.ValidationFailed, "The authenticator was not removed."))
 		return d.askRemoveTOTP(v, http.StatusUnprocessableEntity, wrong)
 	}

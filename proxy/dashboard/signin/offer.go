@@ -77,7 +77,7 @@ func (NewAuthenticator) GoString() string { return "authenticator(redacted)" }
 // user, who shows one of them, ends all its sessions and begins a new one. The
 // recovery codes that it returns are known to nobody else. It returns
 // ErrRefused for a wrong password, ErrWrongCode, ErrOfferOver, ErrHasTOTP, and
-// keystore.ErrConflict.
+// keystore.ErrConflict; and ErrDone with the codes, but without a session.
 func (a *Authenticator) EnableTOTP(ctx context.Context, ss *keystore.Session, from From, n NewAuthenticator) ([]string, Session, error) {
 	by, u, err := a.again(ctx, ss, from, n.Password)
 	if err != nil {
@@ -106,7 +106,7 @@ func (a *Authenticator) EnableTOTP(ctx context.Context, ss *keystore.Session, fr
 // DisableTOTP does away with codes, for who shows the password and a last code
 // of the authenticator or a recovery code, ends all sessions of the user and
 // begins a new one. It returns ErrRefused for a wrong password, ErrWrongCode,
-// and keystore.ErrConflict.
+// keystore.ErrConflict, and ErrDone.
 func (a *Authenticator) DisableTOTP(ctx context.Context, ss *keystore.Session, from From, current, code string) (Session, error) {
 	by, u, err := a.again(ctx, ss, from, current)
 	if err != nil {

@@ -3,6 +3,7 @@ package signin
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -40,7 +41,8 @@ func (a *Authenticator) RecoveryLeft(ctx context.Context, ss *keystore.Session, 
 // ChangePassword gives the user another password, ends all its sessions, and
 // begins a new one. It returns ErrRefused for a wrong current password,
 // ErrSamePassword, the errors of password.Check, and keystore.ErrConflict when
-// the password was changed by somebody else meanwhile.
+// the password was changed by somebody else meanwhile. With ErrDone it is
+// changed, and there is no session.
 func (a *Authenticator) ChangePassword(ctx context.Context, ss *keystore.Session, from From, current, chosen string) (Session, error) {
 	by, u, err := a.again(ctx, ss, from, current)
 	if err != nil {
@@ -63,12 +65,16 @@ func (a *Authenticator) ChangePassword(ctx context.Context, ss *keystore.Session
 	return a.beginAnew(ctx, changed, from)
 }
 
-// beginAnew begins a session in place of those that a change has ended. Where
-// the user may not sign in any more since, the change stands all the same.
+// ErrDone says that a change was made and all sessions of the user have ended,
+// but that no new one could begin: the user has to sign in again.
+var ErrDone = errors.New("the change is made, but no session has begun")
+
+// beginAnew begins a session in place of those that a change has ended. The
+// change stands whatever comes of it: every error is ErrDone.
 func (a *Authenticator) beginAnew(ctx context.Context, u keystore.User, from From) (Session, error) {
 	s, err := a.begin(ctx, u, from, "")
-	if errors.Is(err, ErrRefused) {
-		err = ErrNoSession
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrDone, err)
 	}
 	return s, err
 }
