@@ -39,3 +39,27 @@ func TestOnceIsOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestForgottenIsOnceMore(t *testing.T) {
+	t.Parallel()
+	onEachStore(t, func(t *testing.T, w *world) {
+		store := w.open()
+		for _, name := range []string{"a-form", "another"} {
+			if is, err := store.Once(t.Context(), name); !is || err != nil {
+				t.Fatalf("got %v, %v", is, err)
+			}
+		}
+		if err := store.Forget(t.Context(), "a-form"); err != nil {
+			t.Fatal(err)
+		}
+		if is, err := store.Once(t.Context(), "a-form"); !is || err != nil {
+			t.Errorf("the forgotten one got %v, %v", is, err)
+		}
+		if is, err := store.Once(t.Context(), "another"); is || err != nil {
+			t.Errorf("the other one got %v, %v", is, err)
+		}
+		if err := store.Forget(t.Context(), "a:b"); !errors.Is(err, keystore.ErrUnavailable) {
+			t.Errorf("a name that is none got %v", err)
+		}
+	})
+}

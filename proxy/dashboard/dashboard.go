@@ -59,7 +59,7 @@ type Options struct {
 	// most, 0 for 50,000. It says so itself where there are more.
 	ExportLimit int
 	Now         func() time.Time
-	Log *zap.Logger
+	Log         *zap.Logger
 }
 
 // Dashboard serves the pages. It may be used concurrently.

@@ -38,13 +38,13 @@ type site struct {
 	t     *testing.T
 	store *keystore.Store
 	// wrap puts something between the pages and the store.
-	wrap    func(dashboard.Store) dashboard.Store
+	wrap func(dashboard.Store) dashboard.Store
 	// sessions puts something between the sign-ins and the store.
 	sessions func(signin.SessionStore) signin.SessionStore
 	server   *httptest.Server
-	browser *http.Client // follows no redirects
-	now     *atomic.Int64
-	user    keystore.User
+	browser  *http.Client // follows no redirects
+	now      *atomic.Int64
+	user     keystore.User
 	// refused is the reason of the last answer that was no success.
 	refused   atomic.Pointer[problem.Problem]
 	brand     dashboard.Brand

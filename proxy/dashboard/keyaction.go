@@ -18,7 +18,7 @@ const (
 
 // maybeRegenerated is for who has not seen a token that there may be.
 const maybeRegenerated = "the key may or may not have been regenerated. Look at the list of keys: " +
-	"if the key shows another preview than before, the old token has no more than its grace period, and the new one cannot be shown any more. Regenerate the key again to get one that you see."
+	"if the preview of its token has changed, the old token works no longer than its grace period, and the new one cannot be shown any more. Regenerate the key again then."
 
 // ask shows a question about a key.
 func (d *Dashboard) ask(v *visit, name, title string, allowed func(policy.Key) error) error {

@@ -442,7 +442,7 @@ func TestWhoeverIsFasterIsSaidClearly(t *testing.T) {
 		{keystore.ErrNotFound, http.StatusNotFound, "may have been revoked or regenerated a moment ago"},
 		{keystore.ErrReplaced, http.StatusConflict, "was replaced by another one"},
 		{keystore.ErrConflict, http.StatusConflict, "Another change to the same object came first."},
-		{keystore.ErrUnavailable, http.StatusServiceUnavailable, "does not answer"},
+		{keystore.ErrUnavailable, http.StatusServiceUnavailable, "did not answer in time"},
 		{errors.New("secret of the inside"), http.StatusInternalServerError, "could not complete"},
 	} {
 		s := start(t, func(s *site) {

@@ -96,7 +96,7 @@ func TestUsedUpFormSaysNothingOfAKey(t *testing.T) {
 	s.wants(s.post(newKeyPath, form), http.StatusServiceUnavailable, "may or may not have been created")
 	a := s.post(newKeyPath, form)
 	s.wants(a, http.StatusConflict, "Already sent", "creates nothing a second time")
-	wantsNone(t, "the page", a.body, "was created then.")
+	wantsNone(t, "the page", a.body, "its key was created", "Nothing was created")
 	if n := len(s.keys()); n != 1 {
 		t.Errorf("there are %d keys", n)
 	}

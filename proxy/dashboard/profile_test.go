@@ -295,7 +295,7 @@ func TestAuthenticatorIsSetUpAndRemoved(t *testing.T) {
 	}
 	s.wants(s.get("/dashboard/profile/totp/remove"), http.StatusOK, "Remove your authenticator")
 	s.wants(remove("wrong", recovery[0]), http.StatusUnprocessableEntity, `id="password-error"`)
-	s.wants(remove(userPassword, "000000"), http.StatusUnprocessableEntity, `id="code-error"`)
+	s.wants(remove(userPassword, "000000"), http.StatusUnprocessableEntity, `id="code-error"`, "or another recovery code")
 	s.led(remove(userPassword, recovery[0]), "/dashboard/profile?notice=totp_removed")
 	s.wants(s.get("/dashboard/profile?notice=totp_removed"), http.StatusOK, "The authenticator is removed", "Set up an authenticator")
 	s.led(s.get("/dashboard/profile/totp/remove"), "/dashboard/profile")
