@@ -96,6 +96,8 @@ func TestBrandIsShown(t *testing.T) {
 			t.Errorf("%s is not in the page %s", want, body)
 		}
 	}
+	s.signIn()
+	s.wants(s.post(newKeyPath, s.newForm(nil)), http.StatusOK, "This line asks Acme &#34;Cloud&#34; &lt;b&gt; whose the token is")
 	served := s.assets()["logo"]
 	if served.body != logo || served.header.Get("Content-Type") != "image/svg+xml" || !strings.Contains(served.header.Get("Content-Security-Policy"), "sandbox") {
 		t.Errorf("the logo is %q with %v", served.body, served.header)
