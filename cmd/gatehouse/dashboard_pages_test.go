@@ -70,7 +70,9 @@ func TestEveryPage(t *testing.T) {
 			b := d.tab(t, s.screen)
 			look := func(name string) {
 				t.Helper()
-				b.isAccessible(name)
+				if s.name == "wide" || s.name == "narrow-dark" { // between them is all that axe looks at
+					b.isAccessible(name)
+				}
 				b.fits(name)
 				b.loadsLittle(name)
 				if *pictures && slices.Contains(pictured, name) {
