@@ -83,9 +83,18 @@ func TestEveryPage(t *testing.T) {
 			look("sign-in")
 			b.signIn(adaEmail, adaPassword)
 			for _, page := range []struct{ name, path string }{
-				{"keys", "/keys"}, {"create", "/keys/new"}, {"key", "/keys/" + k.ID}, {"key-30-days", "/keys/" + k.ID + "?period=30d"}, {"edit", "/keys/" + k.ID + "/edit"},
-				{"disable", "/keys/" + k.ID + "/disable"}, {"regenerate", "/keys/" + k.ID + "/regenerate"}, {"revoke", "/keys/" + k.ID + "/revoke"},
-				{"audit", "/audit"}, {"profile", "/profile"}, {"authenticator", "/profile/totp"}, {"nothing", "/nothing"},
+				{"keys", "/keys"},
+				{"create", "/keys/new"},
+				{"key", "/keys/" + k.ID},
+				{"key-30-days", "/keys/" + k.ID + "?period=30d"},
+				{"edit", "/keys/" + k.ID + "/edit"},
+				{"disable", "/keys/" + k.ID + "/disable"},
+				{"regenerate", "/keys/" + k.ID + "/regenerate"},
+				{"revoke", "/keys/" + k.ID + "/revoke"},
+				{"audit", "/audit"},
+				{"profile", "/profile"},
+				{"authenticator", "/profile/totp"},
+				{"nothing", "/nothing"},
 			} {
 				b.open("/dashboard" + page.path)
 				look(page.name)
