@@ -88,10 +88,19 @@ func findAndChangeKeys(t *testing.T, s screen) {
 	b.fill("Type", "CI pipeline")
 	b.click("Regenerate key")
 	b.shows("Copy your token")
+	d.passes(t, get(pipeline, proxyListOfA)) // the old token, for its grace
 	pipeline.Token = strings.TrimSpace(ask(b, textOf("#token")))
 	d.passes(t, get(pipeline, proxyListOfA))
 
 	b.leaves = true
+	b.open("/dashboard/keys/" + exporter.ID + "/regenerate")
+	b.fill("Type", "Exporter")
+	b.click("Regenerate key")
+	b.shows("Copy your token")
+	d.refuses(t, get(exporter, proxyListOfA), refusal{status: 401, code: "invalid_token", challenge: badToken})
+	exporter.Token = strings.TrimSpace(ask(b, textOf("#token")))
+	d.passes(t, get(exporter, proxyListOfA))
+
 	b.open("/dashboard/keys?q=Exporter")
 	b.click("Actions for Exporter")
 	b.click("Revoke…")
