@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,4 +172,20 @@ func (n *node) sessionToken(person policy.Caller) string {
 		n.signedIn(person)
 	}
 	return "token-of-" + string(person.Account.ID)
+}
+
+// TestUserIsHeldBesideItsSession: a session that began while the index was read
+// is in it still when its user has signed out everywhere, and ends by the epoch.
+func TestUserIsHeldBesideItsSession(t *testing.T) {
+	w, m := miniWorld(t)
+	n := w.node().traced()
+	fall := downfall{"of a later epoch", func(_ *node, person, caller policy.Caller) {
+		name := w.options.Prefix + "account:{" + string(person.Account.ID) + "}:user:" + caller.Person.ID
+		was, err := m.Get(name)
+		n.must(nil, nil, err)
+		n.must(nil, nil, m.Set(name, strings.Replace(was, `"epoch":1`, `"epoch":2`, 1)))
+	}, noSession, false}
+	for _, op := range operations {
+		fallsAtEveryMoment(n, n, (*node).signedIn, fall, op)
+	}
 }
