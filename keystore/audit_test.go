@@ -55,7 +55,7 @@ func TestEveryChangeIsInTheTrail(t *testing.T) {
 	onEachStore(t, func(t *testing.T, w *world) {
 		n := w.node()
 		person := n.account("acme")
-		person.Person, person.RequestID = policy.Actor{Kind: policy.ActorSession, ID: "ada"}, "request-1"
+		person.Person, person.RequestID = policy.Actor{Kind: policy.ActorCLI, ID: "ada"}, "request-1"
 		manager, token := n.key(person, func(k *keystore.NewKey) { k.Name = "manager" })
 		by := n.caller(token)
 		k, _ := n.key(by, func(k *keystore.NewKey) {
@@ -87,7 +87,7 @@ func TestEveryChangeIsInTheTrail(t *testing.T) {
 			t.Errorf("%d events, want %d", len(events), len(want)+2)
 		}
 		made := events[len(want)]
-		if made.Actor != (policy.Actor{Kind: policy.ActorSession, ID: "ada"}) || made.RequestID != "request-1" || made.Key != manager.ID || made.Account != "acme" ||
+		if made.Actor != (policy.Actor{Kind: policy.ActorCLI, ID: "ada"}) || made.RequestID != "request-1" || made.Key != manager.ID || made.Account != "acme" ||
 			made.Client != inside || !made.At.Equal(w.clock.Now()) {
 			t.Errorf("got %+v", made)
 		}

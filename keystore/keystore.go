@@ -32,6 +32,9 @@ var (
 	ErrUnavailable = errors.New("key store unavailable")
 	// ErrNotFound: there is no such key or account, or it is another account's.
 	ErrNotFound = errors.New("not found")
+	// ErrNoSession: who asked is signed in no more: the session has ended, its
+	// user is disabled or gone, or its account suspended or gone.
+	ErrNoSession = errors.New("no session")
 	// ErrKeyInUse: a key cannot update, revoke or regenerate itself.
 	ErrKeyInUse = errors.New("a key cannot change itself")
 	// ErrKeyLimit: the account has as many keys as it may have.

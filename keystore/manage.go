@@ -28,8 +28,8 @@ type NewKey struct {
 // Create stores a new key of the caller's account and returns it with its
 // token, whose secret is known to nobody else and cannot be had again. It
 // returns a *policy.Excess when the caller would hand on more than it holds,
-// ErrKeyLimit, and for a caller that can do nothing any more ErrUnknownToken
-// or a *RefusedError. All of it is checked against what is true at the commit.
+// ErrKeyLimit, and for a caller that can do nothing any more ErrUnknownToken,
+// ErrNoSession or a *RefusedError. All of it is checked against what is true at the commit.
 func (s *Store) Create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
 	var created policy.Key
 	var token Token

@@ -40,14 +40,6 @@ type Session struct {
 	Data []byte
 }
 
-// Caller is the person of the session, from that address.
-func (ss *Session) Caller(client netip.Addr, requestID string) policy.Caller {
-	return policy.Caller{
-		Account: ss.Account, Client: client, RequestID: requestID,
-		Person: policy.Actor{Kind: policy.ActorSession, ID: string(ss.User.ID)},
-	}
-}
-
 // NewSession is a session that is to begin, of a user as SignedIn returned it.
 type NewSession struct {
 	User              User
@@ -164,12 +156,18 @@ func (s *Store) vouch(ctx context.Context, ss *storedSession) error {
 	if err != nil {
 		return err
 	}
-	if user.user.Epoch != ss.epoch || user.user.Disabled || user.accountUID != ss.accountUID ||
-		account.uid != ss.accountUID || account.rules.Status != policy.Active {
+	if !ss.goesOn(user, account.uid, &account.rules) {
 		return ErrNotFound
 	}
 	ss.session.User, ss.session.Account = user.user, &account.rules
 	return nil
+}
+
+// goesOn reports whether its user and account, as they are now, let the session
+// go on.
+func (ss *storedSession) goesOn(user *storedUser, accountUID string, account *policy.Account) bool {
+	return user.user.ID == ss.user && user.user.Epoch == ss.epoch && !user.user.Disabled && user.accountUID == ss.accountUID &&
+		account.ID == ss.account && accountUID == ss.accountUID && account.Status == policy.Active
 }
 
 // TouchSession replaces the data of a session and says until when it goes on,

@@ -56,7 +56,7 @@ func TestSessionMayDoWhatItsAccountMay(t *testing.T) {
 		if made := n.trail("acme", keystore.EventFilter{Key: k.ID}, 10)[0]; made.Actor != (policy.Actor{Kind: policy.ActorSession, ID: string(u.ID)}) {
 			t.Errorf("the key was made by %+v", made.Actor)
 		}
-		n.account("acme", func(a *keystore.Account) { a.Permissions = []string{string(read)} })
+		n.account("acme", func(a *keystore.Account) { a.Permissions = []string{string(read), "account:apikeys:*"} })
 		var excess *policy.Excess
 		if _, _, err := n.Create(t.Context(), n.wantSession("token-1").Caller(inside, ""), newKey()); !errors.As(err, &excess) {
 			t.Errorf("beyond the account: got %v", err)

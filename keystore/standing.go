@@ -17,43 +17,64 @@ type standing struct {
 	guards     []guard
 }
 
-// standing reads the caller's account and key anew. A key must still hold what
-// the change needs: a request may have been long under way. It returns ErrNotFound for
-// an account that is gone, ErrUnknownToken for a key that is gone,
-// ErrCallerReplaced, and a *RefusedError for one that may do nothing any more.
+// standing reads the caller's account, and its key or session, anew. They must
+// still hold what the change needs: a request may have been long under way. It
+// returns ErrNotFound for an account that is gone, ErrUnknownToken for a key that
+// is gone, ErrCallerReplaced, ErrNoSession, and a *RefusedError for a caller that
+// may not do it any more.
 func (s *Store) standing(ctx context.Context, by policy.Caller, needs policy.Permission) (*standing, error) {
-	if by.Account == nil {
-		return nil, fmt.Errorf("caller: %w", ErrNotFound)
+	now, err := s.standingAccount(ctx, by)
+	switch {
+	case err != nil || operates(by):
+	case by.Key != nil:
+		err = s.addKey(ctx, now, by, needs)
+	default:
+		err = s.addSession(ctx, now, by, needs)
 	}
-	account, raw, err := s.readAccount(ctx, by.Account.ID)
-	if err != nil {
-		return nil, fmt.Errorf("caller's account: %w", err)
-	}
-	now := &standing{
-		caller:     policy.Caller{Account: &account.rules, Client: by.Client, Person: by.Person, RequestID: by.RequestID},
-		accountUID: account.uid,
-		guards:     []guard{{key: s.names.account(by.Account.ID), want: raw}},
-	}
-	if by.Key == nil {
-		return now, nil
-	}
-	key, held, err := s.readKey(ctx, by.Account.ID, by.Key.ID)
-	if errors.Is(err, ErrNotFound) || (err == nil && key.accountUID != account.uid) {
-		return nil, fmt.Errorf("caller: %w", ErrUnknownToken)
+	if by.Key == nil && !operates(by) && errors.Is(err, ErrNotFound) {
+		err = ErrNoSession
 	}
 	if err != nil {
 		return nil, fmt.Errorf("caller: %w", err)
 	}
+	return now, nil
+}
+
+// standingAccount is what every caller must have.
+func (s *Store) standingAccount(ctx context.Context, by policy.Caller) (*standing, error) {
+	if by.Account == nil {
+		return nil, ErrNotFound
+	}
+	account, raw, err := s.readAccount(ctx, by.Account.ID)
+	if err != nil {
+		return nil, fmt.Errorf("account: %w", err)
+	}
+	return &standing{
+		caller:     policy.Caller{Account: &account.rules, Client: by.Client, Person: by.Person, Session: by.Session, RequestID: by.RequestID},
+		accountUID: account.uid,
+		guards:     []guard{{key: s.names.account(by.Account.ID), want: raw}},
+	}, nil
+}
+
+// addKey is what the caller's key must still hold.
+func (s *Store) addKey(ctx context.Context, now *standing, by policy.Caller, needs policy.Permission) error {
+	key, held, err := s.readKey(ctx, by.Account.ID, by.Key.ID)
+	if errors.Is(err, ErrNotFound) || (err == nil && key.accountUID != now.accountUID) {
+		return ErrUnknownToken
+	}
+	if err != nil {
+		return err
+	}
 	if key.key.Replaced() {
-		return nil, ErrCallerReplaced
+		return ErrCallerReplaced
 	}
 	now.caller.Key = &key.key
 	now.guards = append(now.guards, held)
-	usable := policy.Decide(policy.Request{At: s.o.Now(), Client: by.Client, Needs: needs}, &key.key, &account.rules)
+	usable := policy.Decide(policy.Request{At: s.o.Now(), Client: by.Client, Needs: needs}, &key.key, now.caller.Account)
 	if !usable.Allowed() {
-		return nil, &RefusedError{Decision: usable}
+		return &RefusedError{Decision: usable}
 	}
-	return now, nil
+	return nil
 }
 
 // target reads the key that the caller wants to change, with the guard that

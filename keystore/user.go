@@ -61,7 +61,16 @@ func (s *Store) standingPerson(ctx context.Context, by policy.Caller) (*standing
 	if by.Key != nil {
 		return nil, errKeyForPerson
 	}
-	return s.standing(ctx, by, "")
+	return s.standing(ctx, by, policy.AnyValidKey)
+}
+
+// standingCreator is standingPerson, or who is about to sign in for the first
+// time: a provider vouches for that user, and there is no session yet.
+func (s *Store) standingCreator(ctx context.Context, by policy.Caller, u NewUser) (*standing, error) {
+	if u.Identity.valid() && by.Key == nil && by.Person == (policy.Actor{Kind: policy.ActorSession}) && by.Session == "" {
+		return s.standingAccount(ctx, by)
+	}
+	return s.standingPerson(ctx, by)
 }
 
 // CreateUser stores a new user of the caller's account. It returns
@@ -83,7 +92,7 @@ func (s *Store) CreateUser(ctx context.Context, by policy.Caller, u NewUser) (Us
 }
 
 func (s *Store) createUser(ctx context.Context, by policy.Caller, u NewUser) (User, error) {
-	now, err := s.standingPerson(ctx, by)
+	now, err := s.standingCreator(ctx, by, u)
 	if err != nil {
 		return User{}, err
 	}

@@ -176,11 +176,19 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		n := w.node()
 		acme := n.account("acme")
 		u := n.user(acme, "ada@example.com")
-		self := acme
-		self.Person = policy.Actor{Kind: policy.ActorSession, ID: string(u.ID)}
+		signIn := func(token string) policy.Caller { // what follows ends the session
+			now, err := n.GetUser(t.Context(), acme, u.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.session(now, token)
+			return n.wantSession(token).Caller(inside, "")
+		}
+		self := signIn("token-1")
 		if err := n.SetPassword(t.Context(), self, u.ID, passwordHash+"B", false); err != nil {
 			t.Fatal(err)
 		}
+		self = signIn("token-2")
 		if _, err := n.ChangeTOTP(t.Context(), self, n.proven(self, u.ID), "GEZDGNBVGY3TQOJQ", 7, []string{"h1"}); err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +202,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		if _, err := n.SignedIn(t.Context(), self, found, keystore.SignIn{Method: "password", Left: found.Credentials}); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.EndSessions(t.Context(), self, u.ID); err != nil {
+		if err := n.EndSessions(t.Context(), acme, u.ID); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.DeleteUser(t.Context(), acme, u.ID); err != nil {
@@ -206,7 +214,7 @@ func TestEveryChangeOfUsersIsInTheTrail(t *testing.T) {
 		events := n.trail("acme", keystore.EventFilter{Users: true}, 100)
 		want := []string{
 			`user.delete | operator | done | email "ada@example.com"→null; name "Ada L."→null; must_change false→null; totp true→null; disabled true→null`,
-			`user.sign_out | session | done | `,
+			`user.sign_out | operator | done | `,
 			`user.sign_in | session | done | method null→"password"`,
 			`user.update | operator | done | name "Ada"→"Ada L."; disabled false→true`,
 			`user.totp | session | done | totp false→true`,

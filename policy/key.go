@@ -134,6 +134,8 @@ type Caller struct {
 	Client  netip.Addr
 	// Person is who the caller is where it is no key. It gives no rights.
 	Person Actor
+	// Session is the id of the session that the person acts in, "" for an operator.
+	Session string
 	// RequestID is that of the request, for the audit trail.
 	RequestID string
 }

@@ -9,11 +9,19 @@ import (
 	"gatehouse/proxy/problem"
 )
 
-// form reads the fields of a form. There is one way to send one.
-func (v *visit) form() (url.Values, error) { return v.formWithin(formLimit) }
+// sent is a form as it was read, before anything was asked about who sent it: a
+// body can take its time, and that must be as it is when the form is acted on.
+type sent struct {
+	fields url.Values
+	err    error
+}
 
-// formWithin is form for one that may be longer than others, in bytes.
-func (v *visit) formWithin(limit int64) (url.Values, error) {
+// form returns the fields of the form.
+func (v *visit) form() (url.Values, error) { return v.sent.fields, v.sent.err }
+
+// readForm reads the fields of a form of up to that many bytes. There is one way
+// to send one.
+func (v *visit) readForm(limit int64) (url.Values, error) {
 	media, _, err := mime.ParseMediaType(v.r.Header.Get("Content-Type"))
 	if err != nil || media != "application/x-www-form-urlencoded" {
 		return nil, problem.New(problem.UnsupportedMediaType, "This is not how a form of this page is sent.")

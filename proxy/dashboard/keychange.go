@@ -39,10 +39,7 @@ type changeFaults struct{ Name, Grace string }
 // tell of the key, and so need to read it, too.
 func (d *Dashboard) changedKey(v *visit) (policy.Key, error) {
 	if !v.caller.Permissions().Has(policy.ReadKeys) {
-		return policy.Key{}, &problem.Problem{
-			Code: problem.PermissionDenied, Permission: policy.ReadKeys,
-			Detail: "Your account does not have the permission " + string(policy.ReadKeys) + ", which this page needs.",
-		}
+		return policy.Key{}, lacking(policy.ReadKeys)
 	}
 	id := v.r.PathValue("id")
 	if !contract.IsKeyID(id) {

@@ -99,6 +99,9 @@ func (p keyFormPage) backTo(id policy.KeyID, notice string) string {
 }
 
 func (d *Dashboard) editRefused(v *visit, key policy.Key, p keyFormPage, err error) error {
+	if lasting(err) {
+		return err
+	}
 	status := d.noteRefusal(v, keystore.KeyUpdate, key.ID, err)
 	p.Errors = faultsOf(err)
 	return d.editKeyForm(v, status, key, p)

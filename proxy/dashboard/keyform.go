@@ -28,9 +28,9 @@ func (d *Dashboard) formRoutes() []*route {
 	const edit = keysPath + "/{id}/edit"
 	return []*route{
 		{pattern: "GET " + newKeyPath, needs: policy.CreateKeys, answer: d.showNewKey},
-		{pattern: "POST " + newKeyPath, needs: policy.CreateKeys, action: keystore.KeyCreate, answer: d.createKey},
+		{pattern: "POST " + newKeyPath, needs: policy.CreateKeys, action: keystore.KeyCreate, limit: keyFormLimit, answer: d.createKey},
 		{pattern: "GET " + edit, needs: policy.UpdateKeys, answer: d.showEditKey},
-		{pattern: "POST " + edit, needs: policy.UpdateKeys, action: keystore.KeyUpdate, answer: d.editKey},
+		{pattern: "POST " + edit, needs: policy.UpdateKeys, action: keystore.KeyUpdate, limit: keyFormLimit, answer: d.editKey},
 		{pattern: "POST " + checkAddressesPath, answer: d.answerAddresses},
 	}
 }
@@ -97,6 +97,9 @@ func perhapsDone(err error, sentence string) error {
 }
 
 func (d *Dashboard) newKeyRefused(v *visit, p keyFormPage, err error) error {
+	if lasting(err) {
+		return err
+	}
 	status := d.noteRefusal(v, keystore.KeyCreate, "", err)
 	p.Errors = faultsOf(err)
 	return d.newKeyForm(v, status, p)
@@ -123,7 +126,7 @@ func (d *Dashboard) noteRefusal(v *visit, action keystore.Action, id policy.KeyI
 // keyForm reads a form of a key. One in which a field is missing that browsers
 // always send is refused: a missing list of addresses would open the key.
 func (v *visit) keyForm() (url.Values, error) {
-	form, err := v.formWithin(keyFormLimit)
+	form, err := v.form()
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"crypto/rand"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -37,10 +38,11 @@ func (s *site) key(changes ...func(*keystore.NewKey)) policy.Key {
 // person is the user, signed in.
 func (s *site) person() policy.Caller {
 	s.t.Helper()
-	by := s.caller()
-	by.Person = policy.Actor{Kind: policy.ActorSession, ID: string(s.user.ID)}
-	by.Client, by.RequestID = netip.MustParseAddr(clientIP), "request-0"
-	return by
+	token, ends := rand.Text(), s.clock().Add(1000*day)
+	s.must(s.store.CreateSession(s.t.Context(), token, keystore.NewSession{User: s.user, ExpiresAt: ends, EndsAt: ends}))
+	session, err := s.store.FindSession(s.t.Context(), token)
+	s.must(err)
+	return session.Caller(netip.MustParseAddr(clientIP), "request-0")
 }
 
 // use is requests of a key that began at a time.

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -20,6 +21,7 @@ type visit struct {
 	scheme string
 	refuse func(*problem.Problem)
 	err    error
+	sent   sent
 	// session and caller are set on pages for who is signed in.
 	session *keystore.Session
 	caller  policy.Caller
@@ -41,6 +43,8 @@ type route struct {
 	needs     policy.Permission // "" for what everybody may who is signed in
 	// action is what the form does to a key, for the audit trail of refusals.
 	action keystore.Action
+	// limit bounds the form, in bytes; 0 is formLimit.
+	limit  int64
 	answer func(v *visit) error
 }
 
@@ -51,6 +55,9 @@ func (rt *route) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 		return // Serve puts it there
 	}
 	v.r = r
+	if r.Method == http.MethodPost {
+		v.sent.fields, v.sent.err = v.readForm(cmp.Or(rt.limit, formLimit))
+	}
 	v.err = rt.enter(v)
 }
 
@@ -64,7 +71,10 @@ func (rt *route) enter(v *visit) error {
 	}
 	err := rt.permitted(v)
 	if err == nil {
-		err = rt.answer(v)
+		err = asPerson(rt.answer(v))
+	}
+	if errors.Is(err, signin.ErrNoSession) {
+		return rt.d.askSignIn(v, err) // it has ended since
 	}
 	if err != nil && rt.action != "" {
 		rt.d.o.Store.Refused(v.r.Context(), v.caller, rt.action, policy.KeyID(v.r.PathValue("id")), string(problem.From(err).Code))
@@ -101,10 +111,30 @@ func (rt *route) permitted(v *visit) error {
 	if rt.needs == "" || v.caller.Permissions().Has(rt.needs) {
 		return nil
 	}
+	return lacking(rt.needs)
+}
+
+// lacking is for who may not do it by its account.
+func lacking(needs policy.Permission) error {
 	return &problem.Problem{
-		Code: problem.PermissionDenied, Permission: rt.needs,
-		Detail: "Your account does not have the permission " + string(rt.needs) + ", which this page needs.",
+		Code: problem.PermissionDenied, Permission: needs,
+		Detail: "Your account does not have the permission " + string(needs) + ", which this page needs.",
 	}
+}
+
+// asPerson says in a person's words what the store refuses to keys, too.
+func asPerson(err error) error {
+	var refused *keystore.RefusedError
+	if errors.As(err, &refused) && refused.Decision.Reason == policy.PermissionDenied {
+		return lacking(refused.Decision.Needs)
+	}
+	return err
+}
+
+// lasting reports whether no other form could mend it: who sent it may not.
+func lasting(err error) bool {
+	var refused *keystore.RefusedError
+	return errors.Is(err, signin.ErrNoSession) || errors.As(err, &refused)
 }
 
 // askSignIn sends who is not signed in to the page where that is done, and back.

@@ -25,7 +25,7 @@ var (
 	// ErrCodeNeeded: the password is right, and a code is asked for too.
 	ErrCodeNeeded = errors.New("a code of the authenticator is needed")
 	// ErrNoSession: nobody is signed in, or not any more.
-	ErrNoSession = errors.New("no session")
+	ErrNoSession = keystore.ErrNoSession
 	// ErrMustChange: the user has to choose a password before anything else.
 	ErrMustChange = errors.New("the password must be changed first")
 	// ErrUnknownPerson: a provider vouches for somebody who is no user here, or

@@ -112,7 +112,7 @@ func TestOperatorsResetStands(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := w.ChangePassword(t.Context(), ss, home, right, better); !errors.Is(err, keystore.ErrConflict) {
+	if _, err := w.ChangePassword(t.Context(), ss, home, right, better); !errors.Is(err, signin.ErrNoSession) {
 		t.Errorf("got %v", err)
 	}
 	w.signIn(reset, "")
