@@ -231,7 +231,7 @@ func unsigned(t *testing.T, claims map[string]any) string {
 }
 
 // TestProviderThatIsDownRecovers: it is asked when somebody wants to sign in,
-// not more often than every five seconds, and what it said before holds.
+// not more often than every ten seconds, and what it said before holds.
 func TestProviderThatIsDownRecovers(t *testing.T) {
 	t.Parallel()
 	w := start(t)
@@ -247,18 +247,12 @@ func TestProviderThatIsDownRecovers(t *testing.T) {
 	if _, _, err := w.Begin(t.Context()); !errors.Is(err, openid.ErrUnavailable) || w.at.Discovered.Load() != 0 {
 		t.Errorf("at once: got %v", err)
 	}
-	w.now = w.now.Add(5 * time.Second)
+	w.now = w.now.Add(10 * time.Second)
 	w.want(w.ada())
 	w.want(w.ada())
 	if n := w.at.Discovered.Load(); n != 1 {
 		t.Errorf("asked about itself %d times", n)
 	}
-	w.now = w.now.Add(time.Hour)
-	w.want(w.ada())
-	if n := w.at.Discovered.Load(); n != 2 {
-		t.Errorf("an hour later, asked about itself %d times", n)
-	}
-	w.now = w.now.Add(time.Hour)
 	w.at.Down.Store(true)
 	if _, _, err := w.Begin(t.Context()); err != nil {
 		t.Errorf("what it said before does not hold: %v", err)
