@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -111,10 +112,7 @@ type From struct {
 const maxAgent = 256
 
 func (f From) agent() string {
-	if len(f.Agent) > maxAgent {
-		return f.Agent[:maxAgent]
-	}
-	return f.Agent
+	return strings.ToValidUTF8(f.Agent[:min(len(f.Agent), maxAgent)], "") // the cut may be inside a character
 }
 
 // Proof is what a person signs in with: e-mail address and password, or the
