@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -65,8 +66,11 @@ type Options struct {
 	Idle, Absolute time.Duration
 	// NoPasswords refuses every sign-in with a password.
 	NoPasswords bool
-	// PerEmail and PerAddress bound attempts to prove a password on this node.
-	PerEmail, PerAddress Rate
+	// PerAddress and PerNetwork bound attempts to sign in on this node by where
+	// they come from, PerPair and PerEmail those with an e-mail address from one
+	// address and from everywhere, and PerUser those of who is signed in to prove
+	// the password once more.
+	PerAddress, PerNetwork, PerPair, PerEmail, PerUser Rate
 	// Counted is told of every attempt to sign in; nil for nobody.
 	Counted func(m Method, outcome Outcome)
 	Now     func() time.Time
@@ -75,10 +79,10 @@ type Options struct {
 
 // Authenticator signs people in and out. It may be used concurrently.
 type Authenticator struct {
-	o         Options
-	manager   *scs.SessionManager
-	emails    *attempts
-	addresses *attempts
+	o       Options
+	manager *scs.SessionManager
+	limits  limits
+	busy    atomic.Bool // the hasher has refused the last password
 }
 
 // New makes an Authenticator.
@@ -86,15 +90,7 @@ func New(o Options) (*Authenticator, error) {
 	if o.Users == nil || o.Sessions == nil || o.Passwords == nil || o.Now == nil || o.Log == nil || o.Idle <= 0 || o.Absolute <= 0 {
 		return nil, errors.New("new authenticator: an option is missing")
 	}
-	if o.PerEmail == (Rate{}) {
-		o.PerEmail = Rate{PerSecond: 1. / 60, Burst: 10}
-	}
-	if o.PerAddress == (Rate{}) {
-		o.PerAddress = Rate{PerSecond: 1. / 3, Burst: 30}
-	}
-	return &Authenticator{
-		o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), emails: newAttempts(o.PerEmail), addresses: newAttempts(o.PerAddress),
-	}, nil
+	return &Authenticator{o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), limits: newLimits(o)}, nil
 }
 
 // Manager is the manager of the sessions, for their cookie and for values that
