@@ -2,12 +2,15 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"time"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
+	"gatehouse/proxy/problem"
 )
 
 func (a *API) createUser(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
