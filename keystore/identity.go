@@ -20,7 +20,7 @@ type Identity struct{ Issuer, Subject string }
 // maxIdentity bounds both parts of an identity, in bytes.
 const maxIdentity = 512
 
-// ErrIdentityTaken: the identity is another user's, or the user has another one.
+// ErrIdentityTaken says that the identity is another user's, or the user has another one.
 var ErrIdentityTaken = errors.New("the identity is another user's, or the user has another one")
 
 // hashHex is the name of the record that says whose the identity is. The

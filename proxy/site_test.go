@@ -58,7 +58,7 @@ func TestSiteAnswersWhatIsItsOwn(t *testing.T) {
 			t.Parallel()
 			g := siteGate(t, row.host)
 			a, record := g.do("GET " + row.path + " HTTP/1.1\r\nHost: " + row.asked + "\r\nConnection: close\r\napi-token: " + good + "\r\n\r\n")
-			if a.Status != row.status || (string(a.Body) == people) != row.own {
+			if a.Status != row.status || (a.Body == people) != row.own {
 				t.Errorf("got %d %q", a.Status, a.Body)
 			}
 			if (record.Route == "GET /pages/one") != row.own || record.Key != "" {

@@ -331,7 +331,7 @@ func (b *tab) picture(file string) {
 	if err := encoder.Encode(&small, shot); err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.WriteFile(file, small.Bytes(), 0o644); err != nil { //nolint:gosec // a picture for everybody
+	if err := os.WriteFile(file, small.Bytes(), 0o644); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/network"
@@ -96,14 +98,17 @@ func TestNoNameRuns(t *testing.T) {
 	for _, path := range []string{"/keys", "/keys/new", "/audit", "/profile", "/none"} {
 		b.shown("/dashboard" + path)
 	}
-	for _, k := range keys {
-		for _, page := range []string{"", "/edit", "/regenerate", "/revoke"} {
+	for i, k := range keys {
+		// The questions show a name in one and the same way.
+		for _, page := range []string{"", "/edit", []string{"/regenerate", "/revoke", "/disable"}[i%3]} {
 			b.shown("/dashboard/keys/" + k.ID + page)
 		}
 	}
-	for _, name := range hostileNames() {
-		b.shown("/dashboard/keys?" + url.Values{"q": {name}, "state": {name}, "product": {name}, "cursor": {name}, "notice": {name}}.Encode())
-		b.shown("/dashboard/sign-in?" + url.Values{"next": {name}, "notice": {name}}.Encode())
+	for list := range slices.Chunk(hostileNames(), 3) {
+		all := strings.Join(list, " ")
+		b.shown("/dashboard/keys?" + url.Values{"q": {all}, "state": {all}, "product": {all}, "page": {all}, "notice": {all}}.Encode())
+		b.shown("/dashboard/audit?" + url.Values{"key": {all}, "action": {all}, "outcome": {all}, "from": {all}}.Encode())
+		b.shown("/dashboard/sign-in?" + url.Values{"next": {all}, "notice": {all}}.Encode())
 	}
 }
 

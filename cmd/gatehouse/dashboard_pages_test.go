@@ -70,7 +70,9 @@ func TestEveryPage(t *testing.T) {
 			b := d.tab(t, s.screen)
 			look := func(name string) {
 				t.Helper()
-				b.isAccessible(name)
+				if s.name == "wide" || s.name == "narrow-dark" { // between them is all that axe looks at
+					b.isAccessible(name)
+				}
 				b.fits(name)
 				b.loadsLittle(name)
 				if *pictures && slices.Contains(pictured, name) {
@@ -81,9 +83,18 @@ func TestEveryPage(t *testing.T) {
 			look("sign-in")
 			b.signIn(adaEmail, adaPassword)
 			for _, page := range []struct{ name, path string }{
-				{"keys", "/keys"}, {"create", "/keys/new"}, {"key", "/keys/" + k.ID}, {"key-30-days", "/keys/" + k.ID + "?period=30d"}, {"edit", "/keys/" + k.ID + "/edit"},
-				{"disable", "/keys/" + k.ID + "/disable"}, {"regenerate", "/keys/" + k.ID + "/regenerate"}, {"revoke", "/keys/" + k.ID + "/revoke"},
-				{"audit", "/audit"}, {"profile", "/profile"}, {"authenticator", "/profile/totp"}, {"nothing", "/nothing"},
+				{"keys", "/keys"},
+				{"create", "/keys/new"},
+				{"key", "/keys/" + k.ID},
+				{"key-30-days", "/keys/" + k.ID + "?period=30d"},
+				{"edit", "/keys/" + k.ID + "/edit"},
+				{"disable", "/keys/" + k.ID + "/disable"},
+				{"regenerate", "/keys/" + k.ID + "/regenerate"},
+				{"revoke", "/keys/" + k.ID + "/revoke"},
+				{"audit", "/audit"},
+				{"profile", "/profile"},
+				{"authenticator", "/profile/totp"},
+				{"nothing", "/nothing"},
 			} {
 				b.open("/dashboard" + page.path)
 				look(page.name)

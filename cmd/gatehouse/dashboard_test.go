@@ -27,7 +27,8 @@ type desk struct {
 func startDesk(t *testing.T, changes ...func(*settings)) *desk {
 	t.Helper()
 	d := &desk{backend: startBackend(t, answerOK), redis: startRedis(t)}
-	s := settings{Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}"}
+	// The race detector looks at the same pages in proxy/dashboard.
+	s := settings{Plain: true, Store: d.redis.yaml(), Datacenter: d.backend.addr, Residential: d.backend.addr, ClientAddress: "{trusted_proxies: [127.0.0.1/32]}"}
 	for _, change := range changes {
 		change(&s)
 	}

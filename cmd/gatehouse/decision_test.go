@@ -24,6 +24,7 @@ func TestDecisionTable(t *testing.T) {
 		d := newTable(t, settings{Store: store, Others: map[string]string{
 			"dead": closedPort(t), "hanging": hanging.addr, "switching": switching.addr,
 		}})
+		d.explains = true
 
 		t.Run("order", d.testOrder)
 		t.Run("path", d.testPath)

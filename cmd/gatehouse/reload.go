@@ -40,8 +40,24 @@ type reloader struct {
 	reloads    *prometheus.CounterVec
 }
 
-// follow begins to follow the file, until the node is closed.
-func (n *node) follow(file string, lookupEnv func(string) (string, bool)) {
+// loadSeen loads the configuration, and says of what: its fingerprint, and those
+// of the files that it names. Where the file was replaced meanwhile it is none,
+// so that it will be loaded again.
+func loadSeen(file string, lookupEnv func(string) (string, bool)) (loaded *config.Config, seen [sha256.Size]byte, err error) {
+	before := contentOf(file)
+	if loaded, err = config.Load(file, lookupEnv); err != nil {
+		return nil, seen, err
+	}
+	seen = look(file, loaded)
+	if contentOf(file) != before {
+		seen = [sha256.Size]byte{}
+	}
+	return loaded, seen, nil
+}
+
+// follow begins to follow the file, which was loaded as it was seen, until the
+// node is closed.
+func (n *node) follow(file string, seen [sha256.Size]byte, lookupEnv func(string) (string, bool)) {
 	r := &reloader{
 		node: n, file: file, lookupEnv: lookupEnv,
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -63,8 +79,7 @@ func (n *node) follow(file string, lookupEnv func(string) (string, bool)) {
 	}
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
-	r.seen = r.look()
-	r.settling, r.settled = r.seen, n.current.Load()
+	r.seen, r.settling, r.settled = seen, seen, n.current.Load()
 	ctx, stop := context.WithCancel(context.Background())
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -117,9 +132,10 @@ func (r *reloader) hasChanged() bool {
 }
 
 // look is a fingerprint of the configuration and of every file that it names.
-func (r *reloader) look() [sha256.Size]byte {
-	c := r.current.Load().config
-	files := []string{r.file, c.TLS.CertFile, c.TLS.KeyFile}
+func (r *reloader) look() [sha256.Size]byte { return look(r.file, r.current.Load().config) }
+
+func look(file string, c *config.Config) [sha256.Size]byte {
+	files := []string{file, c.TLS.CertFile, c.TLS.KeyFile}
 	for _, name := range sortedNames(c.Upstreams) {
 		u := c.Upstreams[name].TLS
 		files = append(files, u.CAFile, u.CertFile, u.KeyFile)
@@ -132,7 +148,7 @@ func (r *reloader) reload(because string) {
 	r.tell(daemon.SdNotifyReloading)
 	defer r.tell(daemon.SdNotifyReady)
 	r.seen = r.look()
-	loaded, err := config.Load(r.file, r.lookupEnv)
+	loaded, seen, err := loadSeen(r.file, r.lookupEnv)
 	if err == nil {
 		err = r.replace(loaded)
 	}
@@ -143,7 +159,7 @@ func (r *reloader) reload(because string) {
 			zap.String("because", because), zap.Strings("problems", problemLines(err)))
 		return
 	}
-	r.seen = r.look() // it may name other files now
+	r.seen = seen
 	r.successful.Set(1)
 	r.loadedAt.SetToCurrentTime()
 	r.reloads.WithLabelValues(reloaded).Inc()

@@ -34,7 +34,7 @@ type serveCommand struct {
 
 // Run serves until the process is told to stop.
 func (c *serveCommand) Run(t *terminal) error {
-	loaded, err := config.Load(c.Config, t.lookupEnv)
+	loaded, seen, err := loadSeen(c.Config, t.lookupEnv)
 	if err != nil {
 		return usageError{err}
 	}
@@ -57,7 +57,7 @@ func (c *serveCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	n.follow(c.Config, t.lookupEnv)
+	n.follow(c.Config, seen, t.lookupEnv)
 	if err := n.feedWatchdog(); err != nil {
 		return errors.Join(err, n.close())
 	}

@@ -148,6 +148,8 @@ func actionLabel(a keystore.Action) string {
 		return "Change the account"
 	case keystore.AccountDelete:
 		return "Delete the account"
+	case keystore.AccountImport:
+		return "Import the account"
 	case keystore.UserCreate:
 		return "Add a user"
 	case keystore.UserUpdate:

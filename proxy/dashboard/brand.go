@@ -90,7 +90,7 @@ func logoType(logo []byte) (string, error) {
 // colour is one of sRGB, each part from 0 to 1.
 type colour struct{ r, g, b float64 }
 
-var hexColour = regexp.MustCompile(`^#[0-9a-fA-F]{6}$`) //nolint:gochecknoglobals // compiled once
+var hexColour = regexp.MustCompile(`^#[0-9a-fA-F]{6}$`)
 
 func parseColour(s string) (colour, error) {
 	if !hexColour.MatchString(s) {

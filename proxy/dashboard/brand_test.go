@@ -119,9 +119,18 @@ func TestBrandIsRefused(t *testing.T) {
 	}
 	for _, b := range []dashboard.Brand{
 		{Name: strings.Repeat("a", 61)},
-		{Accent: "red"}, {Accent: "#fff"}, {Accent: "#1234567"}, {Accent: "#12345g"}, {Accent: "#123456;}body{display:none"},
-		{Docs: "javascript:alert(1)"}, {Docs: "/docs"}, {Docs: "data:text/html,x"}, {Docs: "https://"},
-		{Logo: []byte("GIF89a")}, {Logo: []byte("<html>")}, {Logo: append([]byte("\x89PNG\r\n\x1a\n"), make([]byte, 64<<10)...)},
+		{Accent: "red"},
+		{Accent: "#fff"},
+		{Accent: "#1234567"},
+		{Accent: "#12345g"},
+		{Accent: "#123456;}body{display:none"},
+		{Docs: "javascript:alert(1)"},
+		{Docs: "/docs"},
+		{Docs: "data:text/html,x"},
+		{Docs: "https://"},
+		{Logo: []byte("GIF89a")},
+		{Logo: []byte("<html>")},
+		{Logo: append([]byte("\x89PNG\r\n\x1a\n"), make([]byte, 64<<10)...)},
 	} {
 		if _, err := dashboard.New(dashboard.Options{People: people, Store: store, Catalogue: catalogue, Brand: b, Now: time.Now, Log: zap.NewNop()}); err == nil {
 			t.Errorf("%.80v is accepted", b)

@@ -142,6 +142,8 @@ func wordsOf(e keystore.Event, own bool) words {
 		return words{"changed the account", "change the account"}
 	case keystore.AccountDelete:
 		return words{"deleted the account", "delete the account"}
+	case keystore.AccountImport:
+		return words{"imported the account", "import the account"}
 	case keystore.UserCreate:
 		return words{"added the user", "add a user"}
 	case keystore.UserUpdate:

@@ -94,8 +94,8 @@ func (v *validator) session(p path, s Session) {
 }
 
 var (
-	hexColour = regexp.MustCompile(`^#[0-9a-fA-F]{6}$`)                                                 //nolint:gochecknoglobals // compiled once
-	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`) //nolint:gochecknoglobals // likewise
+	hexColour = regexp.MustCompile(`^#[0-9a-fA-F]{6}$`)
+	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 )
 
 // isHostName: as DNS sees it, in its one spelling.

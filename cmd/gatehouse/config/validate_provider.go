@@ -13,7 +13,7 @@ import (
 )
 
 // providerName is a path segment that needs no escapes.
-var providerName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`) //nolint:gochecknoglobals // compiled once
+var providerName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
 func (v *validator) providers(p path, d Dashboard) {
 	v.dashboardURL(p.key("url"), d)

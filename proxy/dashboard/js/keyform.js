@@ -180,12 +180,13 @@
     event.preventDefault();
     add(entry.value + text);
   });
+  // Enter adds what stands here, and never sends the form.
   entry.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && entry.value.trim()) {
-      event.preventDefault();
-      add(entry.value);
-    }
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    if (entry.value.trim()) add(entry.value);
   });
+  entry.addEventListener("keypress", (event) => { if (event.key === "Enter") event.preventDefault(); });
   box.querySelector("[data-add]").addEventListener("click", () => { add(entry.value); entry.focus(); });
   const own = box.querySelector("[data-add-own]");
   if (own) own.addEventListener("click", () => add(box.dataset.client));

@@ -52,14 +52,14 @@ func (a *Authenticator) SetCookie(w http.ResponseWriter, s Session) {
 
 // ClearCookie has the browser forget its session.
 func (a *Authenticator) ClearCookie(w http.ResponseWriter) {
-	cookie := a.cookie("")
+	cookie := a.cookie("") //nolint:gosec // its attributes are those of the manager
 	cookie.MaxAge = -1
 	http.SetCookie(w, cookie)
 }
 
 func (a *Authenticator) cookie(token string) *http.Cookie {
 	c := a.manager.Cookie
-	return &http.Cookie{Name: c.Name, Value: token, Path: c.Path, HttpOnly: c.HttpOnly, Secure: c.Secure, SameSite: c.SameSite}
+	return &http.Cookie{Name: c.Name, Value: token, Path: c.Path, HttpOnly: c.HttpOnly, Secure: c.Secure, SameSite: c.SameSite} //nolint:gosec // set by newManager
 }
 
 // TokenOf is the token of the one session that the request shows, "" where it

@@ -25,7 +25,7 @@ import (
 // The client that the provider knows.
 const (
 	ClientID     = "gatehouse"
-	ClientSecret = "hush: a secret of the client"
+	ClientSecret = "hush: a secret of the client" //nolint:gosec // it is for tests alone
 )
 
 // Provider is a running provider. Its exported fields may be set before it is
