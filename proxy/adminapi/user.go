@@ -2,12 +2,15 @@ package adminapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"time"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
 	"gatehouse/proxy/contract"
 	"gatehouse/proxy/password"
+	"gatehouse/proxy/problem"
 )
 
 func (a *API) createUser(w http.ResponseWriter, r *http.Request, by policy.Caller) error {
@@ -44,6 +47,9 @@ func (a *API) hash(ctx context.Context, given contract.Given[string]) (hash, gen
 		chosen = generated
 	}
 	hash, err = a.o.Passwords.Hash(ctx, chosen)
+	if errors.Is(err, password.ErrBusy) {
+		err = &problem.Problem{Code: problem.RateLimited, Detail: "Too many passwords are set or shown at the moment. Try again shortly.", RetryAfter: 5 * time.Second, Cause: err}
+	}
 	return hash, generated, err
 }
 

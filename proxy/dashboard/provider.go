@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -72,6 +73,9 @@ func (d *Dashboard) leaveForProvider(v *visit) error {
 	if err != nil {
 		return err
 	}
+	if err := d.o.People.Admit(v.from); err != nil {
+		return d.asSignedIn(v, err)
+	}
 	next := nextPage(v.r.URL.Query().Get("next"))
 	if len(next) > maxNext {
 		next = keysPath
@@ -133,7 +137,8 @@ func (d *Dashboard) comeBack(v *visit) error {
 // errNoAttempt: the browser has not begun what the provider answers.
 var errNoAttempt = errors.New("this browser waits for no such answer, or not any more")
 
-// waitingFor is what the browser waits for. It does so once.
+// waitingFor is what the browser waits for. It does so once: the store
+// remembers that, of answers whose state is the one that was asked for.
 func (d *Dashboard) waitingFor(v *visit) (waiting, error) {
 	var wait waiting
 	cookies := v.r.CookiesNamed(attemptCookie)
@@ -143,6 +148,10 @@ func (d *Dashboard) waitingFor(v *visit) (waiting, error) {
 	content, err := base64.RawURLEncoding.DecodeString(cookies[0].Value)
 	if err != nil || json.Unmarshal(content, &wait, json.RejectUnknownMembers(true)) != nil {
 		return waiting{}, errNoAttempt
+	}
+	answered := v.r.URL.Query()["state"]
+	if wait.Attempt.State == "" || len(answered) != 1 || subtle.ConstantTimeCompare([]byte(answered[0]), []byte(wait.Attempt.State)) != 1 {
+		return wait, errNoAttempt
 	}
 	state := sha256.Sum256([]byte(wait.Attempt.State))
 	first, err := d.o.Store.Once(v.r.Context(), "openid-"+hex.EncodeToString(state[:24]))

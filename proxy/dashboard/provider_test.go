@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"strings"
@@ -314,7 +315,7 @@ func TestProviderThatIsDownKeepsNobodyFromPasswords(t *testing.T) {
 	s.wants(s.get("/dashboard/sign-in/sso"), http.StatusBadGateway, "does not answer at the moment", `name="password"`)
 	s.signIn()
 	s.at.Down.Store(false)
-	s.now.Add(5)
+	s.now.Add(10)
 	s.browser = s.newBrowser()
 	s.led(s.signInThere(), "/dashboard/keys")
 	s.wants(s.get("/dashboard/sign-in/unknown"), http.StatusNotFound)
@@ -340,6 +341,33 @@ func TestAnswersCountAsAttempts(t *testing.T) {
 	a := s.get("/dashboard/sign-in/sso/callback?code=x&state=y")
 	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d", a.status)
+	}
+}
+
+// TestLeavingForAProviderCounts: it may have a provider asked.
+func TestLeavingForAProviderCounts(t *testing.T) {
+	t.Parallel()
+	s := startSSO(t)
+	for range 30 {
+		s.get("/dashboard/sign-in/sso")
+	}
+	if a := s.get("/dashboard/sign-in/sso"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("got %d", a.status)
+	}
+}
+
+// TestAnswersToNothingLeaveNothingInTheStore: anybody can make such a cookie.
+func TestAnswersToNothingLeaveNothingInTheStore(t *testing.T) {
+	t.Parallel()
+	s := startSSO(t)
+	cookie := "__Host-gatehouse-openid=" + base64.RawURLEncoding.EncodeToString([]byte(`{"attempt":{"provider":"sso","state":"abc","nonce":"","verifier":""},"next":""}`))
+	for _, query := range []string{"", "?code=x", "?state=abd&code=x", "?state=abc&state=abc&code=x"} {
+		s.refusal(s.do("GET", "/dashboard/sign-in/sso/callback"+query, nil, "Cookie", cookie), "was not completed")
+	}
+	for _, key := range s.redis.Keys() {
+		if strings.Contains(key, "openid-") {
+			t.Errorf("the store has %s", key)
+		}
 	}
 }
 

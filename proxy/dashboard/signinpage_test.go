@@ -28,6 +28,32 @@ func TestSignInAndOut(t *testing.T) {
 	}
 }
 
+// TestWhatIsNoTokenAsksTheStoreNothing: anybody can send cookies.
+func TestWhatIsNoTokenAsksTheStoreNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	before := s.redis.CommandCount()
+	for _, token := range []string{"x", strings.Repeat("A", 42), strings.Repeat("A", 44), strings.Repeat(".", 43), strings.Repeat("B", 43)} {
+		if a := s.do("GET", "/dashboard/keys", nil, "Cookie", "__Host-gatehouse="+token); a.status != http.StatusSeeOther {
+			t.Errorf("%s got %d", token, a.status)
+		}
+	}
+	if n := s.redis.CommandCount() - before; n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+}
+
+// TestAgentsOfAnyBytesMaySignIn: the list of sessions shows what is text of it.
+func TestAgentsOfAnyBytesMaySignIn(t *testing.T) {
+	t.Parallel()
+	for name, agent := range map[string]string{"latin-1": "Caf\xe9/1.0", "cut inside a letter": strings.Repeat("a", 255) + "é"} {
+		s := start(t)
+		if a := s.do("POST", "/dashboard/sign-in", url.Values{"email": {userEmail}, "password": {userPassword}}, "User-Agent", agent); a.status != http.StatusSeeOther {
+			t.Errorf("%s: got %d", name, a.status)
+		}
+	}
+}
+
 // TestAnotherSiteChangesNothing: neither with the cookie nor without it.
 func TestAnotherSiteChangesNothing(t *testing.T) {
 	t.Parallel()

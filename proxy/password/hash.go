@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -33,6 +34,16 @@ const (
 	hashLength   = 32
 	maxPart      = 64
 )
+
+// patience is how long a password waits for its turn, and queue how many wait
+// for each that works.
+const (
+	patience = 5 * time.Second
+	queue    = 32
+)
+
+// ErrBusy is returned where too many passwords wait, or one has waited too long.
+var ErrBusy = errors.New("too many passwords wait to be hashed")
 
 // ErrHash is returned for a stored hash that is not understood.
 var ErrHash = errors.New("unreadable password hash")
@@ -87,9 +98,10 @@ func (Hash) GoString() string { return "hash(redacted)" }
 // Hasher hashes and compares passwords, only so many at a time: each takes
 // Cost.MemoryKiB. It may be used concurrently.
 type Hasher struct {
-	cost  Cost
-	slots chan struct{}
-	dummy Hash
+	cost    Cost
+	slots   chan struct{}
+	waiting chan struct{} // a place for each that waits or works
+	dummy   Hash
 }
 
 // NewHasher makes a hasher of that cost, of which at most atATime work at once.
@@ -97,14 +109,14 @@ func NewHasher(cost Cost, atATime int) (*Hasher, error) {
 	if !cost.bearable() || atATime < 1 {
 		return nil, fmt.Errorf("new hasher: %+v for %d at a time is no cost", cost, atATime)
 	}
-	h := &Hasher{cost: cost, slots: make(chan struct{}, atATime)}
+	h := &Hasher{cost: cost, slots: make(chan struct{}, atATime), waiting: make(chan struct{}, atATime*(1+queue))}
 	h.dummy = Hash{Cost: cost, salt: make([]byte, saltLength), sum: make([]byte, hashLength)}
 	_, _ = rand.Read(h.dummy.sum) // it never fails
 	return h, nil
 }
 
 // Hash returns a new hash of the password in the PHC string format. It waits
-// for its turn, and returns the error of a ctx that ended before it came.
+// for its turn, and returns ErrBusy, or the error of a ctx that ended before it came.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	made := Hash{Cost: h.cost, salt: make([]byte, saltLength)}
 	_, _ = rand.Read(made.salt) // it never fails
@@ -137,14 +149,34 @@ func (h *Hasher) Match(ctx context.Context, password, phc string) (matches, outd
 // sum: a password that is too long to have been chosen is not hashed in whole,
 // and matches nothing.
 func (h *Hasher) sum(ctx context.Context, password string, of Hash, length int) ([]byte, error) {
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("hash password: %w", ctx.Err())
+	leave, err := h.enter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("hash password: %w", err)
 	}
-	defer func() { <-h.slots }()
+	defer leave()
 	if len(password) > 4*MaxLength {
 		password = ""
 	}
 	return argon2.IDKey([]byte(password), of.salt, of.Cost.Passes, of.Cost.MemoryKiB, of.Cost.Lanes, uint32(length)), nil // #nosec G115 -- at most maxPart
+}
+
+// enter waits for a turn, which ends with leave.
+func (h *Hasher) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case h.waiting <- struct{}{}:
+	default:
+		return nil, ErrBusy
+	}
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return func() { <-h.slots; <-h.waiting }, nil
+	case <-enough.C:
+		err = ErrBusy
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	<-h.waiting
+	return nil, err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -73,6 +74,28 @@ const alphabet = "abcdefghjkmnpqrstuvwxyz23456789L"
 // Generate returns a new password of 20 characters (100 bits), in groups that
 // can be read out.
 func Generate() string { return Code(4, 5) }
+
+// Respell spells a code that was typed as Code did, in groups of that length:
+// whatever the case, and wherever there are dashes and spaces.
+func Respell(typed string, length int) string {
+	var code strings.Builder
+	count := 0
+	for _, r := range typed {
+		r = unicode.ToLower(r)
+		switch {
+		case unicode.IsSpace(r) || unicode.Is(unicode.Dash, r):
+			continue
+		case r == 'l': // the one capital of the alphabet
+			r = 'L'
+		}
+		if count > 0 && count%length == 0 {
+			code.WriteByte('-')
+		}
+		code.WriteRune(r)
+		count++
+	}
+	return code.String()
+}
 
 // Code returns that many groups of random characters, 5 bits each, with dashes
 // between them.

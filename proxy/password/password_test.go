@@ -63,6 +63,24 @@ func TestGeneratedPasswordsMayBeChosenAndDiffer(t *testing.T) {
 	}
 }
 
+func TestCodesAreReadHoweverTheyAreTyped(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		code := password.Code(4, 4)
+		for _, typed := range []string{
+			code, strings.ToUpper(code), strings.ToLower(code), strings.ToUpper(code[:1]) + code[1:], " " + code + "\n",
+			strings.ReplaceAll(code, "-", ""), strings.ReplaceAll(code, "-", " - "), strings.ReplaceAll(code, "-", "\u2013"),
+		} {
+			if got := password.Respell(typed, 4); got != code {
+				t.Errorf("%q is read as %q, want %q", typed, got, code)
+			}
+		}
+		if password.Respell(code[1:], 4) == code || password.Respell(code+"2", 4) == code {
+			t.Errorf("another code is read as %q", code)
+		}
+	}
+}
+
 func TestOnlyThePasswordMatchesItsHash(t *testing.T) {
 	t.Parallel()
 	h := hasher(t, cheap(), 2)

@@ -79,7 +79,7 @@ func (p *Provider) Finish(ctx context.Context, a Attempt, query url.Values) (Per
 	if err != nil {
 		return Person{}, err
 	}
-	if who.Email == "" {
+	if p.lacks(who) {
 		if err := p.ask(ctx, m, token, who); err != nil {
 			return Person{}, err
 		}

@@ -50,13 +50,17 @@ func (p *Provider) identify(ctx context.Context, m *metadata, a Attempt, raw str
 	return who, nil
 }
 
-// take adds claims to those that are known; what is known stays.
+// take adds claims to those that are known; what is known stays. Whether an
+// address is verified is said by whoever names the address, and by nobody else.
 func (c *claims) take(more map[string]any) {
 	all := maps.Clone(more)
 	maps.Copy(all, c.all)
 	c.all = all
-	c.Email, _ = all["email"].(string)
-	c.Verified, _ = all["email_verified"].(bool)
+	if c.Email == "" {
+		c.Email, _ = more["email"].(string)
+		verified, _ := more["email_verified"].(bool)
+		c.Verified = verified && c.Email != ""
+	}
 	c.Name, _ = all["name"].(string)
 }
 
@@ -78,16 +82,25 @@ func (p *Provider) ask(ctx context.Context, m *metadata, token *oauth2.Token, wh
 	if info.Subject != who.Subject || info.Claims(&more) != nil { // OpenID Connect Core §5.3.2
 		return fmt.Errorf("%w: the UserInfo endpoint speaks of somebody else", ErrAnswer)
 	}
-	if _, said := who.all["email_verified"]; !said {
-		more["email_verified"] = info.EmailVerified
-	}
+	more["email_verified"] = info.EmailVerified // some spell it as a text there
 	who.take(more)
 	return nil
 }
 
+// lacks reports whether something is missing that is needed.
+func (p *Provider) lacks(who *claims) bool {
+	claim := p.o.Accounts.Claim
+	_, named := who.all[claim]
+	return who.Email == "" || claim != "" && !named
+}
+
 // person says of which account the person is.
 func (p *Provider) person(who *claims) (Person, error) {
-	if !who.Verified && !p.o.TrustEmail {
+	switch {
+	case p.o.TrustEmail:
+	case who.Email == "":
+		return Person{}, fmt.Errorf("%w: there is no e-mail address", ErrNoAccount)
+	case !who.Verified:
 		return Person{}, ErrUnverified
 	}
 	account := p.o.Accounts.Fixed

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,8 +36,10 @@ var (
 const (
 	// patience is how long one request to a provider may take.
 	patience = 5 * time.Second
-	// pause is how long a provider is left alone that did not answer.
-	pause = 5 * time.Second
+	// pause is how long a provider is left alone that did not answer, from the
+	// moment when that was clear: longer than patience, so that one which hangs
+	// has people wait for half the time at most.
+	pause = 10 * time.Second
 	// fresh is how long what a provider says of itself is believed.
 	fresh = time.Hour
 	// maxAnswer bounds what is read of one answer, in bytes.
@@ -81,20 +81,9 @@ type Provider struct {
 	o      Options
 	client *http.Client
 
-	mu     sync.Mutex
-	known  *metadata
-	failed time.Time // of the last try to learn about it, if that failed
-	cause  error
-}
-
-// metadata is what a provider says of itself.
-type metadata struct {
-	at       time.Time
-	provider *oidc.Provider
-	oauth    oauth2.Config
-	verifier *oidc.IDTokenVerifier
-	// namesIssuer: the provider says in every answer whose it is (RFC 9207).
-	namesIssuer bool
+	mu    sync.Mutex
+	known *metadata // nil before the first try that succeeded
+	last  *try      // nil before the first
 }
 
 // New makes a Provider. It contacts nobody.
@@ -116,86 +105,6 @@ func New(o Options) (*Provider, error) {
 		// A provider answers where it says that it does: a secret follows nobody elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
-}
-
-// learn returns what the provider says of itself, asked at most once an hour.
-// While it does not answer, what it said last is believed.
-func (p *Provider) learn(ctx context.Context) (*metadata, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := p.o.Now()
-	if p.known != nil && now.Sub(p.known.at) < fresh {
-		return p.known, nil
-	}
-	if p.failed.IsZero() || now.Sub(p.failed) >= pause {
-		// What others wait for does not end with this one's request.
-		found, err := p.discover(context.WithoutCancel(ctx), now)
-		if err == nil {
-			p.known, p.failed = found, time.Time{}
-			return found, nil
-		}
-		p.failed, p.cause = now, err
-	}
-	if p.known != nil {
-		return p.known, nil
-	}
-	return nil, fmt.Errorf("%w: %w", ErrUnavailable, brief(p.cause))
-}
-
-// discover asks the provider about itself (OpenID Connect Discovery §4).
-func (p *Provider) discover(ctx context.Context, now time.Time) (*metadata, error) {
-	provider, err := oidc.NewProvider(p.with(ctx), p.o.Issuer)
-	if err != nil {
-		return nil, err
-	}
-	var claims struct {
-		JWKS        string   `json:"jwks_uri"`
-		AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
-		NamesIssuer bool     `json:"authorization_response_iss_parameter_supported"`
-	}
-	if err := provider.Claims(&claims); err != nil {
-		return nil, err
-	}
-	endpoint := provider.Endpoint()
-	for _, to := range []string{endpoint.AuthURL, endpoint.TokenURL, claims.JWKS} {
-		if err := p.sameTrust(to); err != nil {
-			return nil, err
-		}
-	}
-	endpoint.AuthStyle = authStyle(p.o.ClientSecret, claims.AuthMethods)
-	return &metadata{
-		at: now, provider: provider, namesIssuer: claims.NamesIssuer,
-		oauth: oauth2.Config{
-			ClientID: p.o.ClientID, ClientSecret: p.o.ClientSecret, Endpoint: endpoint, RedirectURL: p.o.RedirectURL,
-			Scopes: append([]string{oidc.ScopeOpenID, "email", "profile"}, p.o.Scopes...),
-		},
-		// No "none", and nothing with a secret that both sides know.
-		verifier: provider.Verifier(&oidc.Config{ClientID: p.o.ClientID, Now: p.o.Now, SupportedSigningAlgs: []string{
-			oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA,
-		}}),
-	}, nil
-}
-
-// sameTrust refuses an endpoint in the clear of a provider that is not.
-func (p *Provider) sameTrust(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" {
-		return errors.New("an endpoint of the provider is missing")
-	}
-	issuer, err := url.Parse(p.o.Issuer)
-	if err != nil || u.Scheme != "https" && u.Scheme != issuer.Scheme {
-		return errors.New("an endpoint of the provider is not at an https URL")
-	}
-	return nil
-}
-
-// authStyle is how the client says who it is. It is never tried out: that
-// would use up the code.
-func authStyle(secret string, supported []string) oauth2.AuthStyle {
-	if secret == "" || len(supported) > 0 && !slices.Contains(supported, "client_secret_basic") {
-		return oauth2.AuthStyleInParams
-	}
-	return oauth2.AuthStyleInHeader // what OpenID Connect Core §9 presumes
 }
 
 // with has the libraries use the provider's client.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/alexedwards/scs/v2"
@@ -64,8 +66,11 @@ type Options struct {
 	Idle, Absolute time.Duration
 	// NoPasswords refuses every sign-in with a password.
 	NoPasswords bool
-	// PerEmail and PerAddress bound attempts to prove a password on this node.
-	PerEmail, PerAddress Rate
+	// PerAddress and PerNetwork bound attempts to sign in on this node by where
+	// they come from, PerPair and PerEmail those with an e-mail address from one
+	// address and from everywhere, and PerUser those of who is signed in to prove
+	// the password once more.
+	PerAddress, PerNetwork, PerPair, PerEmail, PerUser Rate
 	// Counted is told of every attempt to sign in; nil for nobody.
 	Counted func(m Method, outcome Outcome)
 	Now     func() time.Time
@@ -74,10 +79,10 @@ type Options struct {
 
 // Authenticator signs people in and out. It may be used concurrently.
 type Authenticator struct {
-	o         Options
-	manager   *scs.SessionManager
-	emails    *attempts
-	addresses *attempts
+	o       Options
+	manager *scs.SessionManager
+	limits  limits
+	busy    atomic.Bool // the hasher has refused the last password
 }
 
 // New makes an Authenticator.
@@ -85,15 +90,7 @@ func New(o Options) (*Authenticator, error) {
 	if o.Users == nil || o.Sessions == nil || o.Passwords == nil || o.Now == nil || o.Log == nil || o.Idle <= 0 || o.Absolute <= 0 {
 		return nil, errors.New("new authenticator: an option is missing")
 	}
-	if o.PerEmail == (Rate{}) {
-		o.PerEmail = Rate{PerSecond: 1. / 60, Burst: 10}
-	}
-	if o.PerAddress == (Rate{}) {
-		o.PerAddress = Rate{PerSecond: 1. / 3, Burst: 30}
-	}
-	return &Authenticator{
-		o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), emails: newAttempts(o.PerEmail), addresses: newAttempts(o.PerAddress),
-	}, nil
+	return &Authenticator{o: o, manager: newManager(o.Sessions, o.Idle, o.Absolute), limits: newLimits(o)}, nil
 }
 
 // Manager is the manager of the sessions, for their cookie and for values that
@@ -111,10 +108,7 @@ type From struct {
 const maxAgent = 256
 
 func (f From) agent() string {
-	if len(f.Agent) > maxAgent {
-		return f.Agent[:maxAgent]
-	}
-	return f.Agent
+	return strings.ToValidUTF8(f.Agent[:min(len(f.Agent), maxAgent)], "") // the cut may be inside a character
 }
 
 // Proof is what a person signs in with: e-mail address and password, or the

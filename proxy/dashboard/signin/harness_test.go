@@ -69,8 +69,9 @@ func newWorld(t *testing.T, changes ...func(*signin.Options)) *world {
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	o := signin.Options{
 		Users: w.store, Sessions: w.store, Passwords: passwords, Idle: 30 * time.Minute, Absolute: 12 * time.Hour,
-		PerEmail: signin.Rate{PerSecond: 1, Burst: 1000}, PerAddress: signin.Rate{PerSecond: 1, Burst: 1000},
-		Now: w.clock, Log: zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w.log)), zap.InfoLevel)),
+		PerEmail: signin.Rate{PerSecond: 1, Burst: 1000}, PerAddress: signin.Rate{PerSecond: 1, Burst: 1000}, PerPair: signin.Rate{PerSecond: 1, Burst: 1000},
+		PerUser: signin.Rate{PerSecond: 1, Burst: 1000},
+		Now:     w.clock, Log: zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w.log)), zap.InfoLevel)),
 	}
 	for _, change := range changes {
 		change(&o)

@@ -11,11 +11,12 @@ import (
 )
 
 // again asks somebody who is signed in for the password once more: a browser
-// that was left open must not be enough. It counts like a sign-in.
+// that was left open must not be enough. It counts against a limit of the user's
+// own, which nobody uses up who is not signed in.
 func (a *Authenticator) again(ctx context.Context, ss *keystore.Session, from From, current string) (policy.Caller, *keystore.SignInUser, error) {
 	by := ss.Caller(from.Client, from.RequestID)
-	if err := a.attempt(ss.User.Email, from); err != nil {
-		return by, nil, err
+	if err := a.limits.users.take([]byte(ss.User.ID), a.o.Now()); err != nil {
+		return by, nil, a.limited(from, err)
 	}
 	u, err := a.self(ctx, ss, by)
 	if err != nil {
@@ -26,7 +27,7 @@ func (a *Authenticator) again(ctx context.Context, ss *keystore.Session, from Fr
 		a.refused(u, from, errors.New("the current password is wrong"))
 		err = ErrRefused
 	}
-	return by, u, err
+	return by, u, a.unhurried(from, err)
 }
 
 // RecoveryLeft is how many recovery codes the user has that still work.
@@ -56,7 +57,7 @@ func (a *Authenticator) ChangePassword(ctx context.Context, ss *keystore.Session
 	}
 	hash, err := a.o.Passwords.Hash(ctx, chosen)
 	if err != nil {
-		return Session{}, err
+		return Session{}, a.unhurried(from, err)
 	}
 	changed, err := a.o.Users.ChangePassword(ctx, by, u, hash)
 	if err != nil {

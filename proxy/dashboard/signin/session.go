@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,6 +29,9 @@ type SessionStore interface {
 // cookieName has a prefix by which browsers take it from this host alone, over
 // HTTPS alone, for all paths (RFC 6265bis §4.1.3).
 const cookieName = "__Host-gatehouse"
+
+// tokenLength is that of the manager's tokens: 32 random bytes in base64.
+const tokenLength = 43
 
 // newManager makes the manager of the sessions in the store. It is made by
 // hand: scs.New starts a goroutine that nobody could stop without a race.
@@ -59,10 +63,14 @@ func (a *Authenticator) cookie(token string) *http.Cookie {
 }
 
 // TokenOf is the token of the one session that the request shows, "" where it
-// shows none: a browser that was made to send two shows none.
+// shows none: a browser that was made to send two shows none. What cannot be a
+// token is none either, so that the store is not asked about it.
 func (a *Authenticator) TokenOf(r *http.Request) string {
 	cookies := r.CookiesNamed(a.manager.Cookie.Name)
-	if len(cookies) != 1 {
+	if len(cookies) != 1 || len(cookies[0].Value) != tokenLength {
+		return ""
+	}
+	if _, err := base64.RawURLEncoding.Strict().DecodeString(cookies[0].Value); err != nil {
 		return ""
 	}
 	return cookies[0].Value

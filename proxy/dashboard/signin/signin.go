@@ -10,6 +10,7 @@ import (
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
+	"gatehouse/proxy/password"
 )
 
 // signInTries is how often a sign-in is tried when the user or the account is
@@ -82,14 +83,37 @@ func methodOf(had, left keystore.Credentials) string {
 	return "password and code"
 }
 
-// attempt counts an attempt against the address, and then the e-mail address:
-// who is over the one limit does not use up the other.
+// attempt counts an attempt against where it comes from, and then the e-mail
+// address.
 func (a *Authenticator) attempt(email keystore.Email, from From) error {
 	now := a.o.Now()
-	if err := a.addresses.take(nameOf(from.Client), now); err != nil {
+	err := a.limits.from(from.Client, now)
+	if err == nil {
+		err = a.limits.to(string(email), from.Client, now)
+	}
+	return a.limited(from, err)
+}
+
+// limited logs a limit once until it lets something through again.
+func (a *Authenticator) limited(from From, err error) error {
+	var many *TooManyError
+	if errors.As(err, &many) && many.first {
+		a.o.Log.Warn("attempts to sign in limited", zap.String("gatehouse.limit", many.limit), zap.String("client.address", addressOf(from)),
+			zap.String("gatehouse.request_id", from.RequestID))
+	}
+	return err
+}
+
+// busyPause is when to come back where too many passwords wait.
+const busyPause = 5 * time.Second
+
+// unhurried is the error of the hasher: *TooManyError where it is busy.
+func (a *Authenticator) unhurried(from From, err error) error {
+	if !errors.Is(err, password.ErrBusy) {
+		a.busy.Store(false)
 		return err
 	}
-	return a.emails.take([]byte(email), now)
+	return a.limited(from, &TooManyError{RetryAfter: busyPause, limit: "hashing", first: a.busy.CompareAndSwap(false, true)})
 }
 
 // proof is a Proof whose ticket was read; nil where there is none.
@@ -134,7 +158,7 @@ func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p pro
 	}
 	matches, outdated, err := a.o.Passwords.Match(ctx, p.Password, left.PasswordHash)
 	if err != nil {
-		return left, fmt.Errorf("prove password: %w", err)
+		return left, fmt.Errorf("prove password: %w", a.unhurried(from, err))
 	}
 	if !matches {
 		return left, fmt.Errorf("%w: the e-mail address or the password is wrong", ErrRefused)
@@ -150,7 +174,7 @@ func (a *Authenticator) prove(ctx context.Context, u *keystore.SignInUser, p pro
 	}
 	if outdated {
 		if left.PasswordHash, err = a.o.Passwords.Hash(ctx, p.Password); err != nil {
-			return left, err
+			return left, a.unhurried(from, err)
 		}
 	}
 	return left, nil
@@ -171,7 +195,7 @@ func (a *Authenticator) askCode(u *keystore.SignInUser, from From) error {
 func (a *Authenticator) proveTicket(ctx context.Context, u *keystore.SignInUser, p proof, from From) (keystore.Credentials, error) {
 	if !p.ticket.genuine(u, sealForTicket, addressOf(from), a.o.Now()) || u.Credentials.TOTPSecret == "" {
 		if _, _, err := a.o.Passwords.Match(ctx, "", u.Credentials.PasswordHash); err != nil {
-			return u.Credentials, fmt.Errorf("prove ticket: %w", err)
+			return u.Credentials, fmt.Errorf("prove ticket: %w", a.unhurried(from, err))
 		}
 		return u.Credentials, fmt.Errorf("%w: the ticket is over, or was given to somebody else", ErrRefused)
 	}

@@ -288,7 +288,7 @@ func TestRecoveryCodesWorkOnceEach(t *testing.T) {
 	if _, err := w.SignIn(t.Context(), signin.Proof{Email: email, Password: right, Code: recovery[3]}, home); !errors.Is(err, signin.ErrRefused) {
 		t.Errorf("again: got %v", err)
 	}
-	w.signIn(right, recovery[4])
+	w.signIn(right, strings.ToUpper(strings.ReplaceAll(recovery[4], "-", "")))
 	u, err := w.store.UserByEmail(t.Context(), email)
 	if err != nil || len(u.Credentials.Recovery) != 8 {
 		t.Errorf("%d are left, %v", len(u.Credentials.Recovery), err)

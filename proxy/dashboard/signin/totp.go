@@ -20,6 +20,7 @@ const (
 	totpPeriod    = 30 // seconds
 	totpSkew      = 1  // periods that a clock may be wrong by
 	recoveryCodes = 10
+	recoveryGroup = 4 // characters between dashes
 )
 
 // totpStep returns the time step whose code this is: one around now, later
@@ -44,14 +45,14 @@ func totpStep(secret, code string, used int64, now time.Time) (step int64, ok bo
 // each, and their hashes. They have 80 random bits, so that a plain hash will do.
 func newRecovery() (codes, hashes []string) {
 	for range recoveryCodes {
-		code := password.Code(4, 4)
+		code := password.Code(4, recoveryGroup)
 		codes, hashes = append(codes, code), append(hashes, recoveryHash(code))
 	}
 	return codes, hashes
 }
 
 func recoveryHash(code string) string {
-	sum := sha256.Sum256([]byte(strings.ReplaceAll(strings.TrimSpace(code), " ", "")))
+	sum := sha256.Sum256([]byte(password.Respell(code, recoveryGroup)))
 	return hex.EncodeToString(sum[:])
 }
 

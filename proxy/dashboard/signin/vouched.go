@@ -26,7 +26,7 @@ type Vouched struct {
 // Admit counts an attempt from the address before a provider is asked about
 // it, or returns *TooManyError.
 func (a *Authenticator) Admit(from From) error {
-	err := a.addresses.take(nameOf(from.Client), a.o.Now())
+	err := a.limited(from, a.limits.from(from.Client, a.o.Now()))
 	if err != nil {
 		a.counted(ByProvider, err)
 	}
