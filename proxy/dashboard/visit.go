@@ -55,14 +55,14 @@ func (rt *route) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 		return // Serve puts it there
 	}
 	v.r = r
-	if r.Method == http.MethodPost {
-		v.sent.fields, v.sent.err = v.readForm(cmp.Or(rt.limit, formLimit))
-	}
 	v.err = rt.enter(v)
 }
 
 // enter lets in who may see the page.
 func (rt *route) enter(v *visit) error {
+	if v.r.Method == http.MethodPost {
+		v.sent.fields, v.sent.err = v.readForm(cmp.Or(rt.limit, formLimit))
+	}
 	if rt.open {
 		return rt.answer(v)
 	}
