@@ -73,7 +73,7 @@ func (d *Dashboard) askCode(v *visit, p signInPage, needed *signin.CodeNeededErr
 	p.Ticket = needed.Ticket
 	status := http.StatusOK
 	if needed.Wrong {
-		p.Error, status = "The code is wrong, or was used before. Wait for the next one.", http.StatusUnauthorized
+		p.Error, status = "This code is wrong, or was used before. Enter the one that the authenticator shows now, or another recovery code.", http.StatusUnauthorized
 		v.refuse(problem.New(problem.InvalidToken, p.Error))
 	}
 	return d.signInForm(v, status, p)
