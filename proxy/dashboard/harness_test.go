@@ -107,7 +107,7 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	s.serve(s.providers)
 	s.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := dashboard.From{Client: netip.MustParseAddr(clientIP), RequestID: "request-1", Scheme: "https", Refuse: func(p *problem.Problem) { s.refused.Store(p) }}
-		if err := s.pages.Load().Serve(w, r, from); err != nil {
+		if err := s.pages.Load().Serve(w, r, from); err != nil { //nolint:contextcheck // the request has it
 			t.Errorf("%s %s: %v", r.Method, r.URL, err)
 		}
 	}))

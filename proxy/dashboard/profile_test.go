@@ -335,7 +335,7 @@ func TestSecondStepAsksForTheCodeAlone(t *testing.T) {
 	step := func(code string) answer {
 		return s.post("/dashboard/sign-in", url.Values{"email": {userEmail}, "ticket": {ticket}, "code": {code}, "next": {"/dashboard/profile"}})
 	}
-	s.wants(step("000000"), http.StatusUnauthorized, "The code is wrong", `name="ticket"`)
+	s.wants(step("000000"), http.StatusUnauthorized, "This code is wrong", `name="ticket"`)
 	s.wants(step(""), http.StatusOK, `name="ticket"`)
 	if s.signedIn() {
 		t.Error("signed in without a code")

@@ -55,7 +55,7 @@ func (rt *route) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 		return // Serve puts it there
 	}
 	v.r = r
-	v.err = rt.enter(v)
+	v.err = rt.enter(v) //nolint:contextcheck // the visit has its request, with the context
 }
 
 // enter lets in who may see the page.
