@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -59,40 +58,24 @@ func (h *heldSockets) hand(cmd *exec.Cmd) *exec.Cmd {
 // and the next one begins waits, and gets its answer.
 func TestRestartWithoutARefusedConnection(t *testing.T) {
 	t.Parallel()
-	certFile, keyFile, roots := certificate(t)
-	for name, set := range map[string]settings{
-		"plain": {},
-		"TLS":   {TLS: fmt.Sprintf(`{cert_file: %q, key_file: %q}`, certFile, keyFile)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			set.Store, set.Level, set.Sockets = embeddedStore(t), "warn", holdSockets(t, "public", "admin")
-			d := newPlainTable(t, set)
-			dial := func() (net.Conn, error) { return d.dial(request{}) }
-			if set.TLS != "" {
-				dial = func() (net.Conn, error) {
-					return tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", d.addr, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})
-				}
-			}
-			answered, finish := d.load(t, dial)
-			const restarts, between = 3, 50
-			for range restarts {
-				enough := answered.Load() + between
-				eventually(t, patience, "requests are answered", func() error {
-					return unless(answered.Load() >= enough, "too few")
-				})
-				d.signal(t, syscall.SIGTERM)
-				if code := d.wait(t, patience); code != 0 {
-					t.Errorf("it ended with %d", code)
-				}
-				if !d.launch(t) {
-					t.Fatal("a port is in use")
-				}
-			}
-			finish()
-			t.Logf("%d requests, each on a connection of its own", answered.Load())
+	d := newPlainTable(t, settings{Store: embeddedStore(t), Level: "warn", Sockets: holdSockets(t, "public", "admin")})
+	answered, finish := d.load(t, func() (net.Conn, error) { return d.dial(request{}) })
+	const restarts, between = 3, 50
+	for range restarts {
+		enough := answered.Load() + between
+		eventually(t, patience, "requests are answered", func() error {
+			return unless(answered.Load() >= enough, "too few")
 		})
+		d.signal(t, syscall.SIGTERM)
+		if code := d.wait(t, patience); code != 0 {
+			t.Errorf("it ended with %d", code)
+		}
+		if !d.launch(t) {
+			t.Fatal("a port is in use")
+		}
 	}
+	finish()
+	t.Logf("%d requests, each on a connection of its own", answered.Load())
 }
 
 // load makes requests, each on a connection of its own, until it is finished.
