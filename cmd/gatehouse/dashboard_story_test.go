@@ -75,22 +75,7 @@ func TestFirstKey(t *testing.T) {
 	}
 
 	// It expires to the second that the form says.
-	b.open("/dashboard/keys/" + k.ID + "/edit")
-	ends := time.Now().Add(3 * time.Second).Truncate(time.Second)
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.choose("expires_date", ends.In(berlin).Format("2006-01-02"))
-	b.choose("expires_time", ends.In(berlin).Format("15:04:05"))
-	b.click("Save changes")
-	eventually(t, patience, "the change is stored, or was too late", func() error {
-		text := b.where()
-		return unless(strings.Contains(text, "The key was changed.") || strings.Contains(text, "future"), text)
-	})
-	if strings.Contains(b.text(), "future") {
-		t.Skip("the machine was too busy to send the form within 3 seconds")
-	}
+	ends := d.expiresSoon(t, b, k)
 	eventually(t, patience, "the key expires", func() error {
 		got := d.send(t, from(allowed, get(k, proxyListOfA)))
 		if now := time.Now(); got.status == http.StatusOK && now.After(ends.Add(time.Second)) {
@@ -100,6 +85,34 @@ func TestFirstKey(t *testing.T) {
 	})
 	b.open("/dashboard/keys")
 	b.shows("Expired")
+}
+
+// expiresSoon has the form of the key say that it expires in some seconds, in
+// more of them where the machine was too busy to send it before, and returns when.
+func (d *desk) expiresSoon(t *testing.T, b *tab, k key) time.Time {
+	t.Helper()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ahead := 3 * time.Second; ahead < patience; ahead *= 2 {
+		b.open("/dashboard/keys/" + k.ID + "/edit")
+		ends := time.Now().Add(ahead).Truncate(time.Second)
+		b.choose("expires_date", ends.In(berlin).Format("2006-01-02"))
+		b.choose("expires_time", ends.In(berlin).Format("15:04:05"))
+		b.click("Save changes")
+		isStored := false
+		eventually(t, patience, "the change is stored, or was too late", func() error {
+			text := b.where()
+			isStored = strings.Contains(text, "The key was changed.")
+			return unless(isStored || strings.Contains(text, "future"), text)
+		})
+		if isStored {
+			return ends
+		}
+	}
+	t.Fatal("the form was never sent in time")
+	return time.Time{}
 }
 
 // focusOn presses Tab until what the selector names has the focus.
