@@ -96,6 +96,37 @@ func (b referenceBuilder) fields(name string, t reflect.Type, defaults reflect.V
 	return found
 }
 
+// Facts is all but the name and the description of a setting, in one line. A
+// default that is nothing at all is for the description. Of a section they are
+// whether it is a list or a mapping, and required.
+func (s *Setting) Facts() string {
+	var facts []string
+	if s.Type != "" {
+		facts = append(facts, s.Type)
+	}
+	if s.Required {
+		facts = append(facts, "required")
+	}
+	if s.IsSection() {
+		return strings.Join(facts, "; ")
+	}
+	if s.Secret {
+		facts = append(facts, "secret")
+	}
+	if s.Default != "" && s.Default != `""` && s.Default != "[]" && s.Default != "{}" {
+		facts = append(facts, "default `"+s.Default+"`")
+	}
+	if s.Restart {
+		return strings.Join(append(facts, "changes at the next start"), "; ")
+	}
+	return strings.Join(append(facts, "changes on reload"), "; ")
+}
+
+// IsSection reports whether there are settings in it, or in each of its entries.
+func (s *Setting) IsSection() bool {
+	return s.Type == "" || len(s.Below) == 1 && s.Below[0].Type == ""
+}
+
 func (s *Setting) isScalar() bool { return isScalar(s.t) }
 
 // key is the name of the setting where it stands.
@@ -172,19 +203,18 @@ func written(v reflect.Value) string {
 	case Bytes:
 		return sizeText(value)
 	}
-	switch v.Kind() {
-	case reflect.String:
-		if word.MatchString(v.String()) {
-			return v.String()
-		}
+	switch k := v.Kind(); {
+	case k == reflect.String && word.MatchString(v.String()):
+		return v.String()
+	case k == reflect.String:
 		return strconv.Quote(v.String())
-	case reflect.Slice:
+	case k == reflect.Slice:
 		items := make([]string, v.Len())
 		for i := range items {
 			items[i] = written(v.Index(i))
 		}
 		return "[" + strings.Join(items, ", ") + "]"
-	case reflect.Map:
+	case k == reflect.Map:
 		return "{}"
 	}
 	return fmt.Sprint(v.Interface())

@@ -127,56 +127,22 @@ func chaptersOf(section config.Setting) []chapter {
 	c.Anchor = strings.NewReplacer("[]", "", ".", "").Replace(strings.ToLower(section.Name))
 	c.Summary, _, _ = strings.Cut(section.Description, ". ")
 	c.Summary = strings.TrimSuffix(c.Summary, ".") + "."
-	var facts []string
-	if section.Type != "" {
-		facts = append(facts, section.Type)
-	}
-	if section.Required {
-		facts = append(facts, "required")
-	}
-	if text := strings.Join(facts, ", "); text != "" {
-		c.Description += " *" + strings.ToUpper(text[:1]) + text[1:] + ".*"
+	if facts := section.Facts(); facts != "" {
+		c.Description += " *" + strings.ToUpper(facts[:1]) + facts[1:] + ".*"
 	}
 	settings := section.Below
-	if isOfSections(section) {
+	if section.Type != "" {
 		settings = settings[0].Below
 	}
 	var chapters []chapter
 	for _, s := range settings {
-		if s.Type == "" || isOfSections(s) {
+		if s.IsSection() {
 			chapters = append(chapters, chaptersOf(s)...)
 			continue
 		}
-		c.Settings = append(c.Settings, "**`"+s.Name+"`** ("+factsOf(s)+"): "+s.Description)
+		c.Settings = append(c.Settings, "**`"+s.Name+"`** ("+s.Facts()+"): "+s.Description)
 	}
 	return append([]chapter{c}, chapters...)
-}
-
-// isOfSections reports whether a setting is a list of sections, or a mapping to
-// them.
-func isOfSections(s config.Setting) bool {
-	return s.Type != "" && len(s.Below) == 1 && s.Below[0].Type == ""
-}
-
-// factsOf is all but the name and the description of a setting. A default that
-// is nothing at all is for the description.
-func factsOf(s config.Setting) string {
-	facts := []string{s.Type}
-	if s.Required {
-		facts = append(facts, "required")
-	}
-	if s.Secret {
-		facts = append(facts, "secret")
-	}
-	if s.Default != "" && s.Default != `""` && s.Default != "[]" && s.Default != "{}" {
-		facts = append(facts, "default `"+s.Default+"`")
-	}
-	if s.Restart {
-		facts = append(facts, "at the next start")
-	} else {
-		facts = append(facts, "on reload")
-	}
-	return strings.Join(facts, "; ")
 }
 
 // TestExampleOfTheReferenceIsValid: the small configuration at its beginning.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"gatehouse/policy"
@@ -17,7 +18,7 @@ import (
 func Schema() []byte {
 	root := Reference()
 	s := schemaOf(&root)
-	s.Schema, s.Title = "https://json-schema.org/draft/2020-12/schema", "Gatehouse: config.yaml"
+	s.Schema = "https://json-schema.org/draft/2020-12/schema"
 	s.Defs = definitions()
 	var out bytes.Buffer
 	if err := json.Indent(&out, encode(s), "", "  "); err != nil {
@@ -29,7 +30,6 @@ func Schema() []byte {
 // schema is as much of JSON Schema as is needed.
 type schema struct {
 	Schema               string          `json:"$schema,omitempty"`
-	Title                string          `json:"title,omitempty"`
 	Description          string          `json:"description,omitempty"`
 	Default              json.RawMessage `json:"default,omitempty"`
 	Ref                  string          `json:"$ref,omitempty"`
@@ -37,6 +37,7 @@ type schema struct {
 	Const                json.RawMessage `json:"const,omitempty"`
 	Enum                 []string        `json:"enum,omitempty"`
 	Pattern              string          `json:"pattern,omitempty"`
+	PatternErrorMessage  string          `json:"patternErrorMessage,omitempty"` // of editors: not in the standard, which lets it be
 	MinLength            int             `json:"minLength,omitempty"`
 	Minimum              *float64        `json:"minimum,omitempty"`
 	Maximum              *float64        `json:"maximum,omitempty"`
@@ -51,7 +52,6 @@ type schema struct {
 	Required             []string        `json:"required,omitempty"`
 	AnyOf                []*schema       `json:"anyOf,omitempty"`
 	OneOf                []*schema       `json:"oneOf,omitempty"`
-	AllOf                []*schema       `json:"allOf,omitempty"`
 	Not                  *schema         `json:"not,omitempty"`
 	Defs                 *properties     `json:"$defs,omitempty"`
 }
@@ -95,6 +95,9 @@ func schemaOf(s *Setting) *schema {
 		made = mappingSchema(s)
 	}
 	made.Description = s.Description
+	if facts := s.Facts(); facts != "" && s.Description != "" {
+		made.Description += "\n\n" + strings.ToUpper(facts[:1]) + facts[1:] + "."
+	}
 	if s.hasDefault() {
 		made.Default = jsonOf(s.value)
 	}
@@ -133,7 +136,10 @@ func mappingSchema(s *Setting) *schema {
 		made.MaxProperties = 1
 	}
 	if s.rule.names != "" || len(s.rule.namesOf) > 0 {
-		made.PropertyNames = &schema{Pattern: s.rule.names, Enum: s.rule.namesOf}
+		made.PropertyNames = &schema{Type: "string", Pattern: s.rule.names, Enum: s.rule.namesOf}
+		if s.rule.names != "" {
+			made.PropertyNames.PatternErrorMessage = "It is not a name as the description says."
+		}
 	}
 	if s.rule.reserved != "" {
 		made.PropertyNames.Not = &schema{Const: jsonOf(reflect.ValueOf(s.rule.reserved))}
@@ -166,10 +172,22 @@ func scalarSchema(s *Setting) *schema {
 		case s.rule.pattern == "" && !s.rule.nonEmpty:
 			return &schema{Ref: reference("text", false)}
 		default:
-			value.Ref, value.Pattern, value.MinLength = reference("text", false), s.rule.pattern, least(s.rule.nonEmpty)
+			value.Ref, value.Type, value.MinLength = reference("text", false), "string", least(s.rule.nonEmpty)
+			value.Pattern, value.PatternErrorMessage = s.rule.pattern, misfitting(s)
 		}
 	}
 	return &schema{AnyOf: []*schema{value, {Ref: reference("environment", false)}}}
+}
+
+// misfitting is what an editor says of a text that does not fit the pattern.
+func misfitting(s *Setting) string {
+	switch {
+	case s.rule.pattern == "":
+		return ""
+	case s.Type == "text":
+		return "It is not as the description says."
+	}
+	return "It is no " + s.Type + " as the description says."
 }
 
 func reference(name string, aboveZero bool) string {
@@ -183,37 +201,28 @@ func reference(name string, aboveZero bool) string {
 func definitions() *properties {
 	const (
 		number   = `(?:[0-9]+\.?[0-9]*|\.[0-9]+)`
-		unit     = `(?:ns|us|µs|μs|ms|s|m|h)`
+		nonZero  = `(?:[0-9]*[1-9][0-9]*\.?[0-9]*|[0-9]*\.[0-9]*[1-9][0-9]*)`
 		zero     = `(?:0+\.?0*|\.0+)`
-		duration = `^(?:\+?(?:` + number + unit + `)+|-(?:` + zero + unit + `)+|[+-]?0)$`
-		size     = `^(?:0|[1-9][0-9]*)(?:kB|MB|GB|KiB|MiB|GiB)?$`
+		unit     = `(?:ns|us|µs|μs|ms|s|m|h)`
+		bytes    = `(?:kB|MB|GB|KiB|MiB|GiB)?$`
 		plain    = `(?:[^$]|\$\$|\$[^${])*`
 		variable = `\$\{[A-Za-z_][A-Za-z0-9_]*(?::-(?:[^}$]|\$+[^{}$])*\$*)?\}`
 	)
-	noDigit := &schema{Pattern: `^[^1-9]*$`}
-	zeroNumber := &schema{Const: json.RawMessage("0")}
-	text := func(title, description, pattern string) *schema {
-		return &schema{Title: title, Description: description, Type: "string", Pattern: pattern}
+	zeroNumber, one := &schema{Const: json.RawMessage("0")}, 1.0
+	text := func(pattern, mend string) *schema {
+		return &schema{Type: "string", Pattern: pattern, PatternErrorMessage: mend}
 	}
 	d := &properties{}
-	d.add("text", text("Text", "In it, ${NAME} and ${NAME:-default} stand for environment variables, and $$ for a dollar sign.", `^(?:`+plain+variable+`)*`+plain+`\$?$`))
-	d.add("environment", text("Text with ${NAME}", "A value that is taken from the environment, as ${NAME} or ${NAME:-default}.", `^(?:`+plain+variable+`)+`+plain+`\$?$`))
-	d.add("duration", &schema{
-		Title: "Duration", Description: "As 250ms, 30s, 5m or 24h.",
-		AnyOf: []*schema{text("", "", duration), zeroNumber},
-	})
-	d.add("durationAboveZero", &schema{Title: "Duration", Description: "As 250ms, 30s, 5m or 24h, and above 0.", Type: "string", Pattern: duration, Not: noDigit})
-	d.add("size", &schema{
-		Title: "Size", Description: "A whole number of bytes, or of kB, MB, GB, KiB, MiB or GiB, as 10MiB.",
-		AnyOf: []*schema{text("", "", size), {Type: "integer", Minimum: new(float64)}},
-	})
-	one := 1.0
-	d.add("sizeAboveZero", &schema{
-		Title: "Size", Description: "A whole number of bytes, or of kB, MB, GB, KiB, MiB or GiB, as 10MiB, and above 0.",
-		AnyOf: []*schema{{Type: "string", Pattern: size, Not: noDigit}, {Type: "integer", Minimum: &one}},
-	})
-	d.add("addresses", text("Address or CIDR range", "As 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1.", `^[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?$`))
-	d.add("permission", text("Permission", "PRODUCT:ACTION of the products.", `^[a-z0-9_]+:[a-z0-9_]+$`))
+	const malformed = "A ${ begins neither ${NAME} nor ${NAME:-default}: write $$ for a dollar sign."
+	d.add("text", text(`^(?:`+plain+variable+`)*`+plain+`\$?$`, malformed))
+	d.add("environment", text(`^(?:`+plain+variable+`)+`+plain+`\$?$`, malformed))
+	const durationMend, sizeMend = "Write it as 250ms, 30s or 5m.", "Write a whole number of bytes, or of KiB, MiB, GiB, kB, MB or GB, as in 10MiB."
+	d.add("duration", &schema{AnyOf: []*schema{text(`^(?:\+?(?:`+number+unit+`)+|-(?:`+zero+unit+`)+|[+-]?0)$`, durationMend), zeroNumber}})
+	d.add("durationAboveZero", text(`^\+?(?:`+number+unit+`)*`+nonZero+unit+`(?:`+number+unit+`)*$`, durationMend))
+	d.add("size", &schema{AnyOf: []*schema{text(`^(?:0|[1-9][0-9]*)`+bytes, sizeMend), {Type: "integer", Minimum: new(float64)}}})
+	d.add("sizeAboveZero", &schema{AnyOf: []*schema{text(`^[1-9][0-9]*`+bytes, sizeMend), {Type: "integer", Minimum: &one}}})
+	d.add("addresses", text(`^[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?$`, "Write it as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1."))
+	d.add("permission", text(`^[a-z0-9_]+:[a-z0-9_]+$`, "Write PRODUCT:ACTION."))
 	return d
 }
 

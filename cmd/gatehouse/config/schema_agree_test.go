@@ -172,10 +172,17 @@ func TestSchemaAndLoaderAgree(t *testing.T) {
 	for _, section := range config.Reference().Below {
 		t.Run(section.Name, func(t *testing.T) {
 			t.Parallel()
+			seen := map[string]bool{} // one of each type is enough for what the type decides
 			eachSetting(section, func(s config.Setting) {
-				if !slices.Contains(elsewhere, s.Name) {
-					agree(t, compiled, s)
+				if slices.Contains(elsewhere, s.Name) {
+					return
 				}
+				values := append(bounds(), defaultOf(t, s)...)
+				if !seen[s.Type] || s.Type == "text" || s.Type == "URL" {
+					values = append(values, probes()...)
+				}
+				agree(t, compiled, s, values)
+				seen[s.Type] = true
 			})
 		})
 	}
@@ -184,20 +191,24 @@ func TestSchemaAndLoaderAgree(t *testing.T) {
 // elsewhere are settings that cannot be beside others of the full configuration.
 var elsewhere = []string{"store.embedded", "store.embedded.file", "dashboard.providers[].account_claim", "dashboard.providers[].account_by_domain"}
 
-// agree holds the schema against the loader for one setting of the full
-// configuration, of which only what must be there is left beside.
-func agree(t *testing.T, compiled *jsonschema.Schema, s config.Setting) {
+// agree holds the schema against the loader for one setting, in its section of the
+// full configuration and beside what must be there.
+func agree(t *testing.T, compiled *jsonschema.Schema, s config.Setting, values []any) {
 	t.Helper()
-	tree := fullTree(t)
-	maps.DeleteFunc(tree, func(name string, _ any) bool {
-		return !slices.Contains([]string{"store", "products", "upstreams", "routes"}, name) && !strings.HasPrefix(s.Name+".", name+".") && !strings.HasPrefix(s.Name, name+"[")
-	})
+	full := fullTree(t)
+	least, err := treeOf([]byte(minimal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := least.(map[string]any)
+	section := regexp.MustCompile(`^[a-z0-9_]+`).FindString(s.Name)
+	tree[section] = full[section]
 	within, key, found := place(tree, s.Name)
 	if !found {
 		t.Fatalf("the full configuration does not have %s", s.Name)
 	}
 	before := within[key]
-	for _, value := range append(probes(), defaultOf(t, s)...) {
+	for _, value := range values {
 		within[key] = value
 		ok, faults := loaderOn(t, tree, s.Name)
 		faults = slices.DeleteFunc(faults, func(fault string) bool {
@@ -225,19 +236,26 @@ func isExpanded(value any) bool {
 	return isText && strings.Contains(text, "${")
 }
 
-func probes() []any {
+// bounds are values about the type of a setting and its bounds.
+func bounds() []any {
 	return []any{
-		nil, true, -1, 0, 1, 2, 1.5, 1_000_000, 1_000_001, 10_000_000, 10_000_001, 32767, 32768,
-		"", "a", "true", "1", "0", "0s", "00s", "1h30m", "1.5h", ".5s", "-5s", "-0s", "+5s", "5 s", "5d", "1ms1us1ns1µs",
-		"5B", "0B", "05MiB", "5MiB", "5 MiB", "5mib", "1kB", "2GB", "1.5MB", "1_000",
-		"${ONE}", "${YES}", "${SECOND}", "${WORD:-x}", "${", "${}", "${a b}", "a${ONE}$$", "$$$${ONE}", "$$${ONE}", "x$y", "${NONE:-${ONE}}", "${NONE:-1$}",
-		"debug", "cluster", "strict", "grpc", "console", ":0", ":http", "[::1]:443", "host:", "serp:read", "http://a", "ftp://a", "http://a/b", "#11223", "10.1.2.3", "a b",
+		nil, true, -1, 0, 1, 1.5, 1_000_000, 1_000_001, 10_000_000, 10_000_001, 32767, 32768, "", "a", "0s", "5s", "0B", "5MiB", "${ONE}", "${",
 		[]any{},
 		[]any{"a"},
-		[]any{1},
-		[]any{"a:1", "a:1"},
 		map[string]any{},
 		map[string]any{"a": "b"},
+	}
+}
+
+// probes are what a reader of texts could take for something else.
+func probes() []any {
+	return []any{
+		2, "true", "1", "0", "00s", "1h30m", "1.5h", ".5s", "-5s", "-0s", "+5s", "5 s", "5d", "1ms1us1ns1µs",
+		"5B", "05MiB", "5 MiB", "5mib", "1kB", "2GB", "1.5MB", "1_000",
+		"${YES}", "${SECOND}", "${WORD:-x}", "${}", "${a b}", "a${ONE}$$", "$$$${ONE}", "$$${ONE}", "x$y", "${NONE:-${ONE}}", "${NONE:-1$}",
+		"debug", "cluster", "strict", "grpc", "console", ":0", ":http", "[::1]:443", "host:", "serp:read", "http://a", "ftp://a", "http://a/b", "#11223", "10.1.2.3", "a b",
+		[]any{1},
+		[]any{"a:1", "a:1"},
 		map[string]any{"GET": 1},
 		map[string]any{"access": "info"},
 	}
@@ -252,8 +270,8 @@ func TestWhatIsRequiredIsEnough(t *testing.T) {
 	optional := 0
 	eachSetting(config.Reference(), func(s config.Setting) {
 		tree := fullTree(t)
-		within, key, found := place(tree, s.Name)
 		if s.Required {
+			within, key, _ := place(tree, s.Name)
 			delete(within, key)
 			if ok, _ := loaderOn(t, tree, s.Name); ok || compiled.Validate(tree) == nil {
 				t.Errorf("%s is required, and may be left out: the loader says %v, and the schema %v", s.Name, ok, compiled.Validate(tree))
@@ -261,7 +279,7 @@ func TestWhatIsRequiredIsEnough(t *testing.T) {
 			return
 		}
 		isSection := len(s.Below) > 0 && len(s.Below[0].Below) > 0 || s.Type == ""
-		if within, key, found = place(least, s.Name); found && !isSection && key != "burst" && !slices.Contains(oneOfSome, s.Name) {
+		if within, key, found := place(least, s.Name); found && !isSection && key != "burst" && !slices.Contains(oneOfSome, s.Name) {
 			optional++
 			delete(within, key)
 		}

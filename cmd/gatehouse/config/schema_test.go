@@ -121,7 +121,9 @@ func TestSchemaOnTheCasesOfTheLoader(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d valid, %d refused", valid, refused)
+	if valid < 15 || refused < 50 {
+		t.Errorf("%d valid and %d refused cases were found", valid, refused)
+	}
 }
 
 // settingNames are the last parts of the names of all settings.
