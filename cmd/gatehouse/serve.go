@@ -218,6 +218,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 	}
 	options.Changed, options.Propagated, options.Managed = n.changed, n.storeMetrics.Propagated, n.storeMetrics.Managed
 	options.Log, options.AuditLog = n.logs.of(config.LogStore), n.logs.of(config.LogAudit)
+	keystore.LogClient(options.Log)
 	return keystore.Open(ctx, options)
 }
 
