@@ -248,6 +248,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 	options.Prefix = r.Prefix
 	options.Redis = &keystore.Redis{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB, TLS: secured,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword),
 	}
 	return options, nil
 }
