@@ -314,6 +314,7 @@ func (s *Store) checkMarker(v value) error {
 type names struct{ prefix string }
 
 func (n names) marker() string                         { return n.prefix + "store" }
+func (n names) importing() string                      { return n.prefix + "importing" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
 func (n names) budget(subject string) string           { return n.prefix + "budget:" + subject }
