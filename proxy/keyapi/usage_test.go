@@ -34,13 +34,11 @@ func (w *world) count(requests func(n *keystore.Store)) {
 
 // counted is a request of a key of acme.
 func counted(key policy.KeyID, permission policy.Permission, outcome string, at time.Time) keystore.CountedRequest {
-	route := "GET /v4/account/{subaccount}/datacenter_shared/proxy-list"
-	switch permission {
-	case write:
-		route = "POST /v4/account/{subaccount}/datacenter_shared/proxy-list"
-	case policy.AnyValidKey:
-		route = "GET /v4/account/whoami"
-	}
+	route := map[policy.Permission]string{
+		read:               "GET /v4/account/{subaccount}/datacenter_shared/proxy-list",
+		write:              "POST /v4/account/{subaccount}/datacenter_shared/proxy-list",
+		policy.AnyValidKey: "GET /v4/account/whoami",
+	}[permission]
 	return keystore.CountedRequest{Key: key, Account: "acme", Permission: permission, Outcome: outcome, Route: route, At: at}
 }
 
