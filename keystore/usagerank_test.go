@@ -156,6 +156,36 @@ func TestKeysAreRankedExactly(t *testing.T) {
 	}
 }
 
+// TestATieBetweenAccountsIsByTheirIDs, also where the one that comes first has
+// fewer requests in all, and is read last.
+func TestATieBetweenAccountsIsByTheirIDs(t *testing.T) {
+	w, _ := miniWorld(t)
+	n := w.node()
+	for _, account := range []struct {
+		id       policy.AccountID
+		requests []int
+	}{{"b", []int{3, 2}}, {"a", []int{3}}, {"c", []int{3}}} {
+		person := n.account(account.id)
+		for _, requests := range account.requests {
+			k, _ := n.key(person)
+			n.counts(account.id, k.ID, read, "allowed", getRoute, requests)
+		}
+	}
+	n.flush()
+	for limit, want := range []string{1: "a", 2: "ab", 3: "abc", 4: "abcb"} {
+		if want == "" {
+			continue
+		}
+		got := ""
+		for _, line := range ranked(n, rank(keystore.RankKeys), func(r *keystore.UsageRanking) { r.Limit = limit }) {
+			got += line[:1]
+		}
+		if got != want {
+			t.Errorf("the first %d keys are of %q, want %q", limit, got, want)
+		}
+	}
+}
+
 // TestRankingReadsNoMoreThanItMust: no keys of accounts that cannot have one
 // among the first, and no records of more keys than could be read.
 func TestRankingReadsNoMoreThanItMust(t *testing.T) {

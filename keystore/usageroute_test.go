@@ -3,6 +3,7 @@ package keystore_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,15 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		}
 		if got := testing.AllocsPerRun(1000, one); got != 0 {
 			t.Errorf("%d routes: %v allocations, want none", len(some), got)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 100_000 {
+			one()
+		}
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+			t.Errorf("%d routes: counting took %d bytes", len(some), grown)
 		}
 	}
 	if got := testing.AllocsPerRun(1000, func() { n.Used(k.ID, "acme", at) }); got != 0 {
