@@ -62,8 +62,10 @@ func (c *usageCommand) table(rows []contract.RankedUsage) [][]string {
 	columns := map[string][]column{
 		"account": {account, name},
 		"key": {
-			account, {"KEY", func(r contract.RankedUsage) *string { return r.KeyID }},
-			name, {"TOKEN", func(r contract.RankedUsage) *string { return r.TokenPreview }},
+			account,
+			{"KEY", func(r contract.RankedUsage) *string { return r.KeyID }},
+			name,
+			{"TOKEN", func(r contract.RankedUsage) *string { return r.TokenPreview }},
 		},
 		"permission": {{"PERMISSION", func(r contract.RankedUsage) *string { return r.Permission }}},
 		"product":    {{"PRODUCT", func(r contract.RankedUsage) *string { return r.Product }}},

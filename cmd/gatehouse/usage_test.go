@@ -82,23 +82,6 @@ func TestUsageByRouteAndRanked(t *testing.T) {
 		second := startGateway(t, s)
 		proxyList, whitelist := "GET /v4/account/{subaccount}/datacenter_shared/proxy-list", "GET /v4/account/{subaccount}/datacenter_shared/whitelist"
 		serp, subusers, subuser := "GET /serp/v1/", "GET /v4/account/{subaccount}/residential/subusers", "DELETE /v4/account/{subaccount}/residential/subusers/{subuser}"
-		for _, step := range []string{"day", "hour"} {
-			told := toldUsage(t, second, first.root, "group_by=product,route&step="+step+"&from="+yesterday())
-			want := []string{
-				"account:apikeys|POST /v4/account/api-keys|allowed 1", "datacenter_shared|" + proxyList + "|allowed 3", "datacenter_shared|" + whitelist + "|allowed 1",
-				"datacenter_shared|" + whitelist + "|permission_denied 1", "residential|" + subuser + "|allowed 1", "residential|" + subusers + "|permission_denied 1",
-			}
-			if !slices.Equal(told, want) {
-				t.Errorf("acme is told by %s %q, want %q", step, told, want)
-			}
-		}
-		if told, want := toldUsage(t, second, first.root, "route="+url.QueryEscape(whitelist)+"&product=datacenter_shared&from="+yesterday()), []string{"||allowed 1", "||permission_denied 1"}; !slices.Equal(told, want) {
-			t.Errorf("acme is told of a route %q, want %q", told, want)
-		}
-		if told, want := toldUsage(t, second, theirs, "group_by=product,route&from="+yesterday()), []string{"any-valid-key|GET /v4/account/whoami|allowed 1", "serp_api|" + serp + "|allowed 6"}; !slices.Equal(told, want) {
-			t.Errorf("other is told %q, want %q", told, want)
-		}
-		// What was just asked for is counted, and not written yet.
 		for by, want := range map[string][]string{
 			"account":                        {"acme|Acme 8", "other|Other 7"},
 			"key":                            {"other|" + theirs.ID + "|a key 7", "acme|" + first.key.ID + "|a key 5", "acme|" + first.root.ID + "|a key 3"},
@@ -116,17 +99,36 @@ func TestUsageByRouteAndRanked(t *testing.T) {
 		if want := []string{"ACCOUNT", "KEY", "NAME", "TOKEN", "REQUESTS", "other", theirs.ID, "a", "key", theirs.Token[:7] + "…" + theirs.Token[60:], "6"}; err != nil || !slices.Equal(strings.Fields(string(said)), want) {
 			t.Errorf("the command line says %q, %v, want %q", said, err, want)
 		}
+		for _, step := range []string{"day", "hour"} {
+			told := toldUsage(t, second, first.root, "group_by=product,route&step="+step+"&from="+yesterday())
+			want := []string{
+				"account:apikeys|POST /v4/account/api-keys|allowed 1", "datacenter_shared|" + proxyList + "|allowed 3", "datacenter_shared|" + whitelist + "|allowed 1",
+				"datacenter_shared|" + whitelist + "|permission_denied 1", "residential|" + subuser + "|allowed 1", "residential|" + subusers + "|permission_denied 1",
+			}
+			if !slices.Equal(told, want) {
+				t.Errorf("acme is told by %s %q, want %q", step, told, want)
+			}
+		}
+		if told, want := toldUsage(t, second, first.root, "route="+url.QueryEscape(whitelist)+"&product=datacenter_shared&from="+yesterday()), []string{"||allowed 1", "||permission_denied 1"}; !slices.Equal(told, want) {
+			t.Errorf("acme is told of a route %q, want %q", told, want)
+		}
+		if told, want := toldUsage(t, second, theirs, "group_by=product,route&from="+yesterday()), []string{"any-valid-key|GET /v4/account/whoami|allowed 1", "serp_api|" + serp + "|allowed 6"}; !slices.Equal(told, want) {
+			t.Errorf("other is told %q, want %q", told, want)
+		}
 	})
 }
 
 func yesterday() string { return fmt.Sprint(time.Now().Add(-24 * time.Hour).Unix()) }
 
 // toldUsage is what the key is told of products, routes and outcomes, of all
-// hours or days, which may have ended meanwhile.
+// hours or days, which may have ended meanwhile, but of its own questions.
 func toldUsage(t *testing.T, g *gateway, by key, query string) []string {
 	t.Helper()
 	sums := map[string]int64{}
 	for _, u := range manages[[]usage](t, g, manage(by, "GET", usagePath+"?"+query, "")) {
+		if u.Product != nil && *u.Product == "account:usage" {
+			continue // it depends on how long the test takes
+		}
 		said := ""
 		for _, s := range []*string{u.Product, u.Route} {
 			if s != nil {

@@ -34,11 +34,12 @@ func (w *world) count(requests func(n *keystore.Store)) {
 
 // counted is a request of a key of acme.
 func counted(key policy.KeyID, permission policy.Permission, outcome string, at time.Time) keystore.CountedRequest {
-	route := map[policy.Permission]string{
-		read:               "GET /v4/account/{subaccount}/datacenter_shared/proxy-list",
-		write:              "POST /v4/account/{subaccount}/datacenter_shared/proxy-list",
-		policy.AnyValidKey: "GET /v4/account/whoami",
-	}[permission]
+	route := "GET /v4/account/{subaccount}/datacenter_shared/proxy-list"
+	if permission == write {
+		route = "POST /v4/account/{subaccount}/datacenter_shared/proxy-list"
+	} else if permission == policy.AnyValidKey {
+		route = "GET /v4/account/whoami"
+	}
 	return keystore.CountedRequest{Key: key, Account: "acme", Permission: permission, Outcome: outcome, Route: route, At: at}
 }
 
