@@ -37,7 +37,8 @@ func counted(key policy.KeyID, permission policy.Permission, outcome string, at 
 	route := "GET /v4/account/{subaccount}/datacenter_shared/proxy-list"
 	if permission == write {
 		route = "POST /v4/account/{subaccount}/datacenter_shared/proxy-list"
-	} else if permission == policy.AnyValidKey {
+	}
+	if permission == policy.AnyValidKey {
 		route = "GET /v4/account/whoami"
 	}
 	return keystore.CountedRequest{Key: key, Account: "acme", Permission: permission, Outcome: outcome, Route: route, At: at}
