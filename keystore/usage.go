@@ -29,7 +29,8 @@ const (
 // usage is how keys were used, as far as it is not written yet. What is lost of
 // it is a minute of statistics, and nothing else.
 type usage struct {
-	keys sync.Map // policy.KeyID → *keyUse
+	keys  sync.Map // policy.KeyID → *keyUse
+	turns *usageTurns
 
 	mu   sync.Mutex
 	gone map[policy.AccountID][]policy.KeyID // keys whose counters are to be removed

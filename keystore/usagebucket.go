@@ -29,9 +29,10 @@ const (
 	// everyKey stands for all keys of the account together. It is no key's id.
 	everyKey = policy.KeyID("all")
 	// usagePipeline is how many commands on buckets are sent at a time, and
-	// usageReadPipeline how many of those that are answered with all of a bucket.
+	// usageReadCounters for how many counters, unless a single bucket has more.
+	// Redis answers them in one go, for which lookups wait.
 	usagePipeline     = 500
-	usageReadPipeline = 100
+	usageReadCounters = 5_000
 	// maxUsageRoute is how many bytes of a route stand in a field.
 	maxUsageRoute = 256
 )

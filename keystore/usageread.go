@@ -70,6 +70,11 @@ func (s *Store) usageRows(ctx context.Context, by policy.Caller, f UsageFilter) 
 	if by.Account == nil {
 		return nil, nil
 	}
+	giveBack, err := s.usage.turns.of(by.Account.ID).take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer giveBack()
 	keys, err := s.usageKeys(ctx, by, f)
 	if err != nil {
 		return nil, err
