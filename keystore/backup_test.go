@@ -479,6 +479,7 @@ func TestInterruptedImportIsCompleted(t *testing.T) {
 				})
 				_, err := broken.Import(t.Context(), bytes.NewReader(export), keystore.ImportOptions{})
 				n := to.node()
+				n.leaseEnds()
 				n.bringIn(export, keystore.ImportOptions{})
 				if diff := cmp.Diff(want, moved(n.all(), to.options.Prefix)); diff != "" {
 					t.Fatalf("broken off after %d commands (-want +got):\n%s", after, diff)

@@ -230,3 +230,13 @@ const (
 
 // FlushUsage writes what is known of the use of keys, as happens once a minute.
 func (s *Store) FlushUsage(ctx context.Context) error { return s.flushUsage(ctx) }
+
+// SetLease and RenewLease are what a process does with a lease.
+func SetLease(ctx context.Context, s *Store, name, from, to string) error {
+	return s.setLease(ctx, name, from, to)
+}
+
+// RenewLease renews it every so often.
+func RenewLease(ctx context.Context, s *Store, name, holder string, every time.Duration, lost context.CancelCauseFunc) {
+	s.renewLease(ctx, name, holder, every, lost)
+}

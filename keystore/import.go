@@ -65,10 +65,19 @@ var ErrOtherTokens = errors.New("the tokens of the export begin with another pre
 // that is not whole changes nothing, and is ErrBadExport. It may be repeated,
 // also after a break: it adds what is missing, and never removes anything. Of
 // what is there nothing is replaced unless that is asked for, and what the
-// audit trail says was removed here stays so.
+// audit trail says was removed here stays so. One import at a time: others are
+// ErrLeased, because a removal between two of them could not be told from a
+// record that was never there. A dry run disturbs nobody.
 func (s *Store) Import(ctx context.Context, r io.ReadSeeker, o ImportOptions) (Imported, error) {
 	i := &importer{s: s, o: o, by: policy.Caller{Person: policy.Actor{Kind: policy.ActorCLI}}, done: make(Imported)}
-	if err := i.run(ctx, r); err != nil {
+	run := func(ctx context.Context) error { return i.run(ctx, r) }
+	err := error(nil)
+	if o.DryRun {
+		err = run(ctx)
+	} else {
+		err = s.leased(ctx, s.names.importing(), run)
+	}
+	if err != nil {
 		return i.done, fmt.Errorf("import: %w", err)
 	}
 	return i.done, nil

@@ -84,6 +84,10 @@ type Redis struct {
 	Password   string
 	DB         int
 	TLS        *tls.Config
+	// SentinelUsername and SentinelPassword are shown to Sentinels; the others to
+	// the servers alone.
+	SentinelUsername string
+	SentinelPassword string
 }
 
 // Options is what a Store needs. Exactly one of Redis and EmbeddedFile is set.
@@ -214,6 +218,7 @@ func (s *Store) connect(ctx context.Context) error {
 func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
 	return &redis.UniversalOptions{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
 		DialTimeout: lookupTimeout, DialerRetries: 1,
 		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
@@ -313,6 +318,7 @@ func (s *Store) checkMarker(v value) error {
 type names struct{ prefix string }
 
 func (n names) marker() string                         { return n.prefix + "store" }
+func (n names) importing() string                      { return n.prefix + "importing" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
 func (n names) budget(subject string) string           { return n.prefix + "budget:" + subject }

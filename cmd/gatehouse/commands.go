@@ -15,16 +15,26 @@ import (
 
 const (
 	healthTimeout   = 2 * time.Second
+	healthPause     = 200 * time.Millisecond
 	maxHealthAnswer = 4 << 10
 )
 
 type checkCommand struct {
-	Config string `help:"The configuration file." required:"" placeholder:"FILE"`
-	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." placeholder:"FILE"`
+	Config string `help:"The configuration file. Needed, but for --schema." xor:"what" placeholder:"FILE"`
+	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." xor:"tests" placeholder:"FILE"`
+	Schema bool   `help:"Print a JSON Schema of the configuration, for editors: see docs/configuration.md." xor:"what,tests"`
 }
 
-// Run loads the configuration, and says what it would decide.
+// Run loads the configuration, and says what it would decide; or it prints the
+// schema of all.
 func (c *checkCommand) Run(t *terminal) error {
+	if c.Schema {
+		_, err := t.out.Write(config.Schema())
+		return err
+	}
+	if c.Config == "" {
+		return usageError{errors.New("missing flags: --config=FILE or --schema")}
+	}
 	loaded, err := config.Load(c.Config, t.lookupEnv)
 	if err != nil {
 		return usageError{err}
@@ -38,12 +48,41 @@ func (c *checkCommand) Run(t *terminal) error {
 }
 
 type healthCommand struct {
-	Admin string `help:"The operators' address of the gateway." default:"http://127.0.0.1:9090" env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
-	Ready bool   `help:"Ask whether it is ready for requests, and not only alive."`
+	Admin string        `help:"The operators' address of the gateway." default:"http://127.0.0.1:9090" env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
+	Ready bool          `help:"Ask whether it is ready for requests, and not only alive."`
+	Wait  time.Duration `help:"For how long to go on asking until it is." placeholder:"DURATION"`
 }
 
-// Run asks the gateway once.
+// Run asks the gateway once, or for as long as it may wait.
 func (c *healthCommand) Run(t *terminal) error {
+	waited, cancel := context.WithTimeout(t.ctx, c.Wait)
+	defer cancel()
+	for {
+		said, err := c.ask(t)
+		if err == nil {
+			return t.print("%s\n", said)
+		}
+		var wrong usageError
+		if errors.As(err, &wrong) || !sleep(waited, healthPause) {
+			return err
+		}
+	}
+}
+
+// sleep reports false where ctx ends before.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// ask asks the gateway once, and returns what it said.
+func (c *healthCommand) ask(t *terminal) (string, error) {
 	path := "/livez"
 	if c.Ready {
 		path = "/readyz"
@@ -52,20 +91,20 @@ func (c *healthCommand) Run(t *terminal) error {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Admin, "/")+path, nil)
 	if err != nil {
-		return usageError{fmt.Errorf("--admin %s: %w", c.Admin, err)}
+		return "", usageError{fmt.Errorf("--admin %s: %w", c.Admin, err)}
 	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return unreachableError{fmt.Errorf("no gateway reached: %w", err)}
+		return "", unreachableError{fmt.Errorf("no gateway reached: %w", err)}
 	}
 	said, err := io.ReadAll(io.LimitReader(answer.Body, maxHealthAnswer))
 	if err = errors.Join(err, answer.Body.Close()); err != nil {
-		return unreachableError{fmt.Errorf("the answer broke off: %w", err)}
+		return "", unreachableError{fmt.Errorf("the answer broke off: %w", err)}
 	}
 	if answer.StatusCode != http.StatusOK {
-		return errors.New(strings.TrimSpace(string(said)))
+		return "", errors.New(strings.TrimSpace(string(said)))
 	}
-	return t.print("%s\n", strings.TrimSpace(string(said)))
+	return strings.TrimSpace(string(said)), nil
 }
 
 type versionCommand struct{}

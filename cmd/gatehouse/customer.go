@@ -92,12 +92,16 @@ func (c *keyUpdate) body(now time.Time) (map[string]any, error) {
 
 type keyRegenerate struct {
 	keyFlags
+	tokenFlags
 	ID    string        `arg:"" help:"The key's id."`
 	Grace time.Duration `help:"For how long the old token goes on working: 24h, of up to a week." placeholder:"DURATION"`
 }
 
 // Run replaces the key.
 func (c *keyRegenerate) Run(t *terminal) error {
+	if err := c.check(c.JSON); err != nil {
+		return err
+	}
 	r, err := c.customer(t)
 	if err != nil {
 		return err
@@ -110,7 +114,7 @@ func (c *keyRegenerate) Run(t *terminal) error {
 		if err := json.Unmarshal(answer, &said); err != nil {
 			return fmt.Errorf("read answer: %w", err)
 		}
-		if err := t.showToken(answer); err != nil {
+		if err := c.showToken(t, answer); err != nil || c.TokenOnly {
 			return err
 		}
 		return t.print("%s\n", plain(said.Note))
@@ -213,10 +217,6 @@ func (t *terminal) showKey(answer []byte) error {
 		return err
 	}
 	state, expires := keyState(k, time.Now())
-	used := "never"
-	if k.LastUsedAt != nil {
-		used = moment(*k.LastUsedAt)
-	}
 	return t.table([][]string{
 		{"ID", plain(k.ID)},
 		{"Name", plain(k.Name)},
@@ -226,7 +226,7 @@ func (t *terminal) showKey(answer []byte) error {
 		{"Subaccounts", plain(listed(k.AllowedSubaccounts, "all"))},
 		{"Addresses", plain(listed(k.AllowedIPs, "all"))},
 		{"Expires", expires},
-		{"Last used", used},
+		{"Last used", keyUsed(k)},
 		{"Created", moment(k.CreatedAt)},
 	})
 }

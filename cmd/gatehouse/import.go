@@ -52,6 +52,9 @@ func (c *importCommand) Run(t *terminal) error {
 	if errors.Is(err, keystore.ErrBadExport) || errors.Is(err, keystore.ErrOtherTokens) {
 		return fmt.Errorf("%s: nothing was changed: %w", c.File, err)
 	}
+	if errors.Is(err, keystore.ErrLeased) {
+		return fmt.Errorf("%w: nothing was changed; run it again then", err)
+	}
 	if err != nil {
 		err = fmt.Errorf("%w; what was imported stays: run it again to complete it", err)
 	}

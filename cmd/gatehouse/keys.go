@@ -69,6 +69,7 @@ func (f *keyFlags) keys(account string) string {
 type keyCreate struct {
 	keyFlags
 	expiryFlags
+	tokenFlags
 	Name       string   `help:"What the key is for." required:""`
 	Permission []string `help:"A permission; may be repeated." required:"" sep:"none" placeholder:"PERMISSION"`
 	Subaccount []string `help:"A subaccount that the key is limited to; may be repeated. Left out: all." sep:"none" placeholder:"UUID"`
@@ -87,6 +88,9 @@ func (c *keyCreate) Run(t *terminal) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if err := c.check(c.JSON); err != nil {
+		return err
+	}
 	body := contract.NewKey{
 		Name: c.Name, Permissions: c.Permission, AllowedSubaccounts: append(contract.Strings{}, c.Subaccount...),
 		AllowedIPs: append(contract.Strings{}, c.AllowIP...), ExpiresAt: expires,
@@ -95,17 +99,32 @@ func (c *keyCreate) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return r.do(t, http.MethodPost, c.keys(account), body, t.showToken)
+	return r.do(t, http.MethodPost, c.keys(account), body, func(answer []byte) error { return c.showToken(t, answer) })
+}
+
+// tokenFlags say how a new token is printed.
+type tokenFlags struct {
+	TokenOnly bool `help:"Print the token alone, for scripts."`
+}
+
+func (f *tokenFlags) check(asJSON bool) error {
+	if f.TokenOnly && asJSON {
+		return usageError{errors.New("--token-only and --json: take one of them")}
+	}
+	return nil
 }
 
 // showToken shows a token that cannot be shown again.
-func (t *terminal) showToken(answer []byte) error {
+func (f *tokenFlags) showToken(t *terminal, answer []byte) error {
 	created, err := dataOf[struct {
 		ID    string `json:"id"`
 		Token string `json:"token"`
 	}](answer)
 	if err != nil {
 		return err
+	}
+	if f.TokenOnly {
+		return t.print("%s\n", plain(created.Token))
 	}
 	return t.print("Key    %s\nToken  %s\n\nThis token is shown only this once. Keep it safe now.\n", plain(created.ID), plain(created.Token))
 }
@@ -152,7 +171,7 @@ func (c *keyList) Run(t *terminal) error {
 		return err
 	}
 	return r.list(t, c.keys(account), url.Values{}, 0, func(items []json.RawMessage) error {
-		rows := [][]string{{"ID", "NAME", "TOKEN", "STATE", "EXPIRES", "PERMISSIONS", "SUBACCOUNTS", "ADDRESSES"}}
+		rows := [][]string{{"ID", "NAME", "TOKEN", "STATE", "EXPIRES", "LAST USED", "PERMISSIONS", "SUBACCOUNTS", "ADDRESSES"}}
 		for _, item := range items {
 			var k contract.Key
 			if err := json.Unmarshal(item, &k); err != nil {
@@ -160,7 +179,7 @@ func (c *keyList) Run(t *terminal) error {
 			}
 			state, expires := keyState(k, time.Now())
 			rows = append(rows, []string{
-				plain(k.ID), plain(k.Name), plain(k.TokenPreview), state, expires, plain(listed(k.Permissions, "none")),
+				plain(k.ID), plain(k.Name), plain(k.TokenPreview), state, expires, keyUsed(k), plain(listed(k.Permissions, "none")),
 				plain(listed(k.AllowedSubaccounts, "all")), plain(listed(k.AllowedIPs, "all")),
 			})
 		}
@@ -181,6 +200,14 @@ func keyState(k contract.Key, now time.Time) (state, expires string) {
 		state = "disabled"
 	}
 	return state, expires
+}
+
+// keyUsed says when a key was used last.
+func keyUsed(k contract.Key) string {
+	if k.LastUsedAt == nil {
+		return "never"
+	}
+	return moment(*k.LastUsedAt)
 }
 
 type keyRevoke struct {

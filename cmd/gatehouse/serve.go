@@ -89,6 +89,7 @@ type node struct {
 	tracing *tracing             // nil where there is none
 
 	passwords *password.Hasher
+	documents *keyapi.Documents
 
 	live     atomic.Pointer[proxy.Live]
 	draining atomic.Bool
@@ -155,6 +156,9 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.abandonTracing)
+	if n.documents, err = keyapi.NewDocuments(); err != nil {
+		return err
+	}
 	first, err := n.build(n.config, nil) //nolint:contextcheck // what it starts lives as long as the node
 	if err != nil {
 		return err
@@ -168,11 +172,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	documents, err := keyapi.NewDocuments()
-	if err != nil {
-		return err
-	}
-	n.gateway = n.connections.watch(n.newServer(documents.Before(http.HandlerFunc(n.serveHTTP)), quiet))
+	n.gateway = n.connections.watch(n.newServer(http.HandlerFunc(n.serveHTTP), quiet))
 	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}
@@ -218,6 +218,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 	}
 	options.Changed, options.Propagated, options.Managed = n.changed, n.storeMetrics.Propagated, n.storeMetrics.Managed
 	options.Log, options.AuditLog = n.logs.of(config.LogStore), n.logs.of(config.LogAudit)
+	keystore.LogClient(options.Log)
 	return keystore.Open(ctx, options)
 }
 
@@ -247,6 +248,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 	options.Prefix = r.Prefix
 	options.Redis = &keystore.Redis{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB, TLS: secured,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword),
 	}
 	return options, nil
 }

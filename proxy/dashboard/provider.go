@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -99,6 +100,15 @@ func (d *Dashboard) provider(v *visit) (Provider, error) {
 		}
 	}
 	return Provider{}, problem.New(problem.NotFound, "There is no such page.")
+}
+
+// offers reports whether people may sign in at the provider, or with a password
+// where it is "". A session that began in another way is over.
+func (d *Dashboard) offers(provider, issuer string) bool {
+	if provider == "" {
+		return !d.o.NoPasswords
+	}
+	return slices.ContainsFunc(d.o.Providers, func(p Provider) bool { return p.Name == provider && p.Issuer == issuer })
 }
 
 func attemptCookieOf(value string, seconds int) *http.Cookie {

@@ -412,3 +412,39 @@ func TestWithoutPasswordsThereAreProvidersAlone(t *testing.T) {
 	}
 	s.wants(s.get("/dashboard/profile/totp"), http.StatusNotFound)
 }
+
+// TestSessionsEndWithTheWayInTheyBeganBy: a provider that is no longer trusted,
+// and passwords that no longer sign in, leave nobody signed in.
+func TestSessionsEndWithTheWayInTheyBeganBy(t *testing.T) {
+	t.Parallel()
+	s := startSSO(t)
+	byPassword, byProvider := s.newBrowser(), s.newBrowser()
+	in := func(browser *http.Client) bool {
+		s.browser = browser
+		return s.signedIn()
+	}
+	s.browser = byPassword
+	s.signIn()
+	s.browser = byProvider
+	s.led(s.signInThere(), "/dashboard/keys")
+	renamed, moved := s.providers[0], s.providers[0]
+	renamed.Name, moved.Issuer = "other", "https://id.example.com"
+	for _, c := range []struct {
+		name               string
+		providers          []dashboard.Provider
+		noPasswords        bool
+		password, provider bool
+	}{
+		{"as they began", s.providers, false, true, true},
+		{"the provider is gone", nil, false, true, false},
+		{"another has its place", []dashboard.Provider{renamed}, false, true, false},
+		{"another has its name", []dashboard.Provider{moved}, false, true, false},
+		{"no passwords", s.providers, true, false, true},
+	} {
+		s.noPasswords = c.noPasswords
+		s.serve(c.providers)
+		if p, o := in(byPassword), in(byProvider); p != c.password || o != c.provider {
+			t.Errorf("%s: signed in with a password: %t, at the provider: %t", c.name, p, o)
+		}
+	}
+}

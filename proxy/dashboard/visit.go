@@ -94,6 +94,9 @@ func (rt *route) identify(v *visit) error {
 	if err != nil {
 		return err
 	}
+	if !d.offers(signin.Provider(found), found.User.Identity.Issuer) {
+		return signin.ErrNoSession
+	}
 	v.session = found
 	v.caller, err = d.o.People.Caller(found, v.from)
 	if errors.Is(err, signin.ErrMustChange) && rt.unchanged {
