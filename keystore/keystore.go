@@ -16,6 +16,7 @@ import (
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
@@ -167,6 +168,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.AuditLog == nil {
 		o.AuditLog = o.Log
 	}
+	logging.Disable() // go-redis writes to standard error what it returns as errors too
 	s := &Store{o: o, names: names{o.Prefix}}
 	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {

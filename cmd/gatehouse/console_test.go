@@ -85,11 +85,8 @@ func (s *console) run(t *testing.T, script string) string {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		text, err := os.ReadFile(s.printed.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = string(text[s.read:])
+		text := s.everything(t)
+		all = text[s.read:]
 		if said, after, is := strings.Cut(all, done); is {
 			s.read = len(text) - len(after)
 			return said
@@ -102,6 +99,16 @@ func (s *console) run(t *testing.T, script string) string {
 			t.Fatalf("not done within %s:\n%s\nwhich printed:\n%s", blockPatience, script, all)
 		}
 	}
+}
+
+// everything is what was printed from the beginning.
+func (s *console) everything(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(s.printed.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // follow runs the commands of a document, and compares what they print. After a
