@@ -388,10 +388,10 @@ func TestSiteIsExplainedAndNotServed(t *testing.T) {
 	t.Parallel()
 	served := 0
 	g := newGate(t, func(s *setup) {
-		s.options.Site = &proxy.Site{
+		s.options.Sites = []*proxy.Site{{
 			Prefix: "/dashboard", Pattern: func(*http.Request) string { return "GET /dashboard/" },
 			Serve: func(http.ResponseWriter, *http.Request, proxy.Visit) error { served++; return nil },
-		}
+		}}
 	})
 	e := g.explain(t, asked{"GET", "/dashboard/keys", nil}.question())
 	if e.Reason != "allowed" || e.Route != "GET /dashboard/" || served != 0 || e.Steps[3].Outcome != proxy.NotReached {

@@ -54,8 +54,8 @@ type Options struct {
 	UnderWay *atomic.Int64
 	// Live watches over requests that last; nil for nobody.
 	Live *Live
-	// Site is what people are served; nil for nothing.
-	Site *Site
+	// Sites are what people are served. The first that owns a request answers it.
+	Sites []*Site
 	// ProtocolTokens lets a WebSocket present its token as the subprotocol
 	// gatehouse.token.TOKEN, as browsers must.
 	ProtocolTokens bool
@@ -192,8 +192,10 @@ func (g *Gateway) decide(ctx context.Context, x *exchange) (answered bool, err e
 	}
 	x.record.Asked.path = x.path
 	x.step = stepRoute
-	if g.o.Site.owns(x.r, x.path) {
-		return true, g.visit(x)
+	for _, site := range g.o.Sites {
+		if site.owns(x.r, x.path) {
+			return true, g.visit(x, site)
+		}
 	}
 	if g.o.Routes.isReserved(x.path) && g.cors.admit(x.w.Header(), x.r.Header) && g.preflight(x) {
 		return true, nil

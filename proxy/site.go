@@ -3,19 +3,23 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"gatehouse/proxy/problem"
 )
 
-// Site is what Gatehouse serves to people. Its requests show no key: it signs
-// people in by itself, and nothing of it reaches a backend.
+// Site is what Gatehouse serves to people, or to everybody. Its requests need no
+// key: it signs people in by itself, and nothing of it reaches a backend.
 type Site struct {
 	// Host is the only host name that it is served on, and all that is served
 	// there; "" for every host.
 	Host string
 	// Prefix is the path that it is below.
 	Prefix string
+	// Targets are the request targets that it answers GET and HEAD for, byte for
+	// byte, in the place of Prefix.
+	Targets []string
 	// Pattern names the page that a request is for, of a bounded number, for
 	// records.
 	Pattern func(r *http.Request) string
@@ -34,13 +38,13 @@ type Visit struct {
 	Refuse func(p *problem.Problem)
 }
 
-// owns reports whether a request with that path is the site's; nil has none.
+// owns reports whether a request with that path is the site's.
 func (s *Site) owns(r *http.Request, path string) bool {
 	switch {
-	case s == nil:
-		return false
 	case s.Host != "":
 		return hostName(r.Host) == s.Host
+	case s.Targets != nil:
+		return (r.Method == http.MethodGet || r.Method == http.MethodHead) && slices.Contains(s.Targets, r.RequestURI)
 	}
 	rest, below := strings.CutPrefix(path, s.Prefix)
 	return below && (rest == "" || rest[0] == '/')
@@ -56,8 +60,7 @@ func hostName(host string) string {
 }
 
 // visit has the site answer. Its body is bounded like every other one.
-func (g *Gateway) visit(x *exchange) error {
-	site := g.o.Site
+func (g *Gateway) visit(x *exchange, site *Site) error {
 	x.record.Route = site.Pattern(x.r)
 	_, _, x.record.Template = splitPattern(x.record.Route)
 	if x.r.ContentLength > g.o.MaxBody {

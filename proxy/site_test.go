@@ -15,7 +15,7 @@ func siteGate(t *testing.T, host string) *gate {
 	t.Helper()
 	return ownGate(t, &notes{}, func(s *setup) {
 		s.options.MaxBody = 100
-		s.options.Site = &proxy.Site{
+		s.options.Sites = []*proxy.Site{{
 			Host: host, Prefix: "/pages", Pattern: func(*http.Request) string { return "GET /pages/one" },
 			Serve: func(w http.ResponseWriter, r *http.Request, v proxy.Visit) error {
 				body, err := io.ReadAll(r.Body)
@@ -29,7 +29,7 @@ func siteGate(t *testing.T, host string) *gate {
 				_, err = io.WriteString(w, "for people at "+v.Client.String()+" by "+v.Scheme+": "+string(body))
 				return err
 			},
-		}
+		}}
 	})
 }
 
@@ -89,5 +89,46 @@ func TestSiteIsBoundAndRecordedLikeTheRest(t *testing.T) {
 	}
 	if a, _ := g.do(request("OPTIONS", "/pages/one", "", page, "Access-Control-Request-Method: POST")); a.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("a page of another origin is told that it may send forms")
+	}
+}
+
+// TestSiteOfTargetsAnswersThemByteForByte: whatever else comes is the gateway's,
+// and each answer has its record.
+func TestSiteOfTargetsAnswersThemByteForByte(t *testing.T) {
+	t.Parallel()
+	g := ownGate(t, &notes{}, func(s *setup) {
+		s.options.Sites = []*proxy.Site{
+			{Host: "pages.example.com", Pattern: func(*http.Request) string { return "GET /pages" }, Serve: func(w http.ResponseWriter, _ *http.Request, _ proxy.Visit) error {
+				w.WriteHeader(http.StatusNotFound)
+				return nil
+			}},
+			{Targets: []string{"/docs", "/docs/style.css"}, Pattern: func(r *http.Request) string { return "GET " + r.RequestURI }, Serve: func(w http.ResponseWriter, _ *http.Request, _ proxy.Visit) error {
+				_, err := io.WriteString(w, "read me")
+				return err
+			}},
+		}
+	})
+	for _, row := range []struct {
+		method, target, host string
+		status               int
+		route                string
+	}{
+		{"GET", "/docs", "api.example.com", 200, "GET /docs"},
+		{"HEAD", "/docs/style.css", "api.example.com", 200, "GET /docs/style.css"},
+		{"GET", "/docs", "pages.example.com", 404, "GET /pages"},
+		{"POST", "/docs", "api.example.com", 404, ""},
+		{"OPTIONS", "/docs", "api.example.com", 404, ""},
+		{"GET", "/docs/", "api.example.com", 404, ""},
+		{"GET", "/docs?x=1", "api.example.com", 404, ""},
+		{"GET", "/Docs", "api.example.com", 404, ""},
+		{"GET", "//docs", "api.example.com", 400, ""},
+		{"GET", "/docs/../docs", "api.example.com", 400, ""},
+		{"GET", "/doc%73", "api.example.com", 400, ""},
+		{"GET", "/docs/style", "api.example.com", 404, ""},
+	} {
+		a, record := g.do(row.method + " " + row.target + " HTTP/1.1\r\nHost: " + row.host + "\r\nConnection: close\r\n\r\n")
+		if a.Status != row.status || record.Route != row.route {
+			t.Errorf("%s %s at %s: answered %d, and recorded for %q", row.method, row.target, row.host, a.Status, record.Route)
+		}
 	}
 }

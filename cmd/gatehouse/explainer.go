@@ -12,6 +12,7 @@ import (
 	"gatehouse/proxy"
 	"gatehouse/proxy/contract"
 	"gatehouse/proxy/dashboard"
+	"gatehouse/proxy/keyapi"
 	"gatehouse/proxy/wire"
 )
 
@@ -94,10 +95,11 @@ func newOffline(c *config.Config) (*offline, error) {
 		return nil, err
 	}
 	if c.Dashboard.Enabled {
-		options.Site = &proxy.Site{
+		options.Sites = append(options.Sites, &proxy.Site{
 			Host: c.Dashboard.Host, Prefix: dashboard.Prefix, Pattern: func(*http.Request) string { return "the dashboard" },
-		}
+		})
 	}
+	options.Sites = append(options.Sites, &proxy.Site{Targets: keyapi.DocumentTargets(), Pattern: keyapi.DocumentPattern})
 	gateway, err := proxy.New(options)
 	return &offline{gateway: gateway, limits: headLimits(c)}, err
 }

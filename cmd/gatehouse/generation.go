@@ -138,7 +138,7 @@ func (b *builder) gateway() (*proxy.Gateway, error) {
 	if err := b.limits(&options); err != nil {
 		return nil, err
 	}
-	if options.Site, err = b.site(); err != nil {
+	if options.Sites, err = b.sites(); err != nil {
 		return nil, err
 	}
 	return proxy.New(options)

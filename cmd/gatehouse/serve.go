@@ -89,6 +89,7 @@ type node struct {
 	tracing *tracing             // nil where there is none
 
 	passwords *password.Hasher
+	documents *keyapi.Documents
 
 	live     atomic.Pointer[proxy.Live]
 	draining atomic.Bool
@@ -155,6 +156,9 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.abandonTracing)
+	if n.documents, err = keyapi.NewDocuments(); err != nil {
+		return err
+	}
 	first, err := n.build(n.config, nil) //nolint:contextcheck // what it starts lives as long as the node
 	if err != nil {
 		return err
@@ -168,11 +172,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	documents, err := keyapi.NewDocuments()
-	if err != nil {
-		return err
-	}
-	n.gateway = n.newcomers.watch(n.newServer(documents.Before(http.HandlerFunc(n.serveHTTP)), quiet))
+	n.gateway = n.newcomers.watch(n.newServer(http.HandlerFunc(n.serveHTTP), quiet))
 	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}

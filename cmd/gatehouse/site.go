@@ -10,14 +10,28 @@ import (
 	"gatehouse/proxy/dashboard"
 	"gatehouse/proxy/dashboard/openid"
 	"gatehouse/proxy/dashboard/signin"
+	"gatehouse/proxy/keyapi"
 )
 
-// site makes the dashboard; nil where it is off.
-func (b *builder) site() (*proxy.Site, error) {
-	c := b.config.Dashboard
-	if !c.Enabled {
-		return nil, nil
+// sites makes what is served to people: the dashboard, and then the documents of
+// the key API, so that a host of the dashboard's own has nothing else.
+func (b *builder) sites() ([]*proxy.Site, error) {
+	documents := &proxy.Site{Targets: keyapi.DocumentTargets(), Pattern: keyapi.DocumentPattern, Serve: b.serveDocument}
+	if !b.config.Dashboard.Enabled {
+		return []*proxy.Site{documents}, nil
 	}
+	pages, err := b.dashboard()
+	return []*proxy.Site{pages, documents}, err
+}
+
+func (n *node) serveDocument(w http.ResponseWriter, r *http.Request, _ proxy.Visit) error {
+	n.documents.ServeHTTP(w, r)
+	return nil
+}
+
+// dashboard makes the dashboard.
+func (b *builder) dashboard() (*proxy.Site, error) {
+	c := b.config.Dashboard
 	people, err := b.people()
 	if err != nil {
 		return nil, err

@@ -66,18 +66,20 @@ func newFile(mediaType string, content []byte) file {
 	return file{mediaType: mediaType, content: content, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`}
 }
 
-// Before returns a handler that answers requests for the documents, and hands
-// every other one to next. A document is asked for by exactly its path, as it
-// was sent: nothing is cleaned or guessed.
-func (d *Documents) Before(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, is := d.files[r.RequestURI]
-		if !is || r.Method != http.MethodGet && r.Method != http.MethodHead {
-			next.ServeHTTP(w, r)
-			return
-		}
-		f.serve(w, r)
-	})
+// DocumentTargets are the request targets of the documents, byte for byte.
+func DocumentTargets() []string { return []string{openapiPath, docsPath, stylePath} }
+
+// DocumentPattern names the document that such a request is for.
+func DocumentPattern(r *http.Request) string { return http.MethodGet + " " + r.RequestURI }
+
+// ServeHTTP answers GET and HEAD for one of DocumentTargets.
+func (d *Documents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f, is := d.files[r.RequestURI]
+	if !is {
+		http.NotFound(w, r) // it was not asked for by one of the targets
+		return
+	}
+	f.serve(w, r)
 }
 
 func (f file) serve(w http.ResponseWriter, r *http.Request) {
