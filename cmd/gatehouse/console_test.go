@@ -26,6 +26,7 @@ type console struct {
 	printed *os.File
 	read    int // of what was printed
 	runs    int
+	tried   map[string]bool // the documents
 	ended   chan error
 }
 
@@ -42,7 +43,7 @@ func openConsole(t *testing.T) *console {
 	if _, err := exec.LookPath("bash"); err != nil {
 		lack(t, "bash")
 	}
-	s := &console{folder: t.TempDir(), ports: portsFor{}, scripts: t.TempDir(), ended: make(chan error, 1)}
+	s := &console{folder: t.TempDir(), ports: portsFor{}, tried: map[string]bool{}, scripts: t.TempDir(), ended: make(chan error, 1)}
 	printed, err := os.Create(filepath.Join(s.scripts, "printed"))
 	names, next, err2 := os.Pipe()
 	if err = errors.Join(err, err2); err != nil {
@@ -115,6 +116,7 @@ func (s *console) everything(t *testing.T) string {
 // block that holds one of the texts of `at`, what is said there is done.
 func (s *console) follow(t *testing.T, file string, at map[string]func(t *testing.T, s *console)) {
 	t.Helper()
+	s.tried[file] = true
 	blocks, run, done := blocksOf(t, file), 0, map[string]bool{}
 	for i, b := range blocks {
 		if b.language != "sh" || b.notRun != "" {

@@ -41,7 +41,7 @@ func errorSections(t *testing.T) (sections map[problem.Code]errorSection, before
 	if len(heads) == 0 {
 		t.Fatalf("%s has no sections", errorsPage)
 	}
-	sections = map[problem.Code]errorSection{}
+	sections = make(map[problem.Code]errorSection)
 	for i, head := range heads {
 		end := len(text)
 		if i+1 < len(heads) {
@@ -176,7 +176,7 @@ func realErrors(t *testing.T) map[problem.Code]answer {
 		Upstreams: fmt.Sprintf(`  full: {targets: ["http://%s"], max_in_flight: 1}`, held.addr),
 		Routes:    "  - {match: GET /full/, permission: serp_api:read, upstream: full}",
 	})
-	all := map[problem.Code]answer{}
+	all := make(map[problem.Code]answer)
 	keep := func(code problem.Code, r request) { all[code] = d.send(t, r) }
 	d.decisionErrors(t, keep)
 	d.keyErrors(t, keep)
