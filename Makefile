@@ -52,7 +52,7 @@ cover: deps ## statement coverage over unit and end-to-end tests together
 golden: ## rewrite the golden files of the tests; look at the difference
 	cp config.example.yaml cmd/gatehouse/config/example.yaml
 	mkdir -p deploy/helm/gatehouse/rules && cp deploy/prometheus/recording.yaml deploy/prometheus/alerts.yaml deploy/helm/gatehouse/rules/
-	go test ./proxy/... ./cmd/... -run 'Golden' -update
+	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' proxy cmd | xargs -n1 dirname | sort -u | sed 's|^|./|') -run 'Golden' -update
 
 image: ## build the container image
 	docker build -t $(IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) .

@@ -20,12 +20,21 @@ const (
 )
 
 type checkCommand struct {
-	Config string `help:"The configuration file." required:"" placeholder:"FILE"`
-	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." placeholder:"FILE"`
+	Config string `help:"The configuration file. Needed, but for --schema." xor:"what" placeholder:"FILE"`
+	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." xor:"tests" placeholder:"FILE"`
+	Schema bool   `help:"Print a JSON Schema of the configuration, for editors: see docs/configuration.md." xor:"what,tests"`
 }
 
-// Run loads the configuration, and says what it would decide.
+// Run loads the configuration, and says what it would decide; or it prints the
+// schema of all.
 func (c *checkCommand) Run(t *terminal) error {
+	if c.Schema {
+		_, err := t.out.Write(config.Schema())
+		return err
+	}
+	if c.Config == "" {
+		return usageError{errors.New("missing flags: --config=FILE or --schema")}
+	}
 	loaded, err := config.Load(c.Config, t.lookupEnv)
 	if err != nil {
 		return usageError{err}

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,5 +108,38 @@ func TestCommandsOfTheAPIDocumentWork(t *testing.T) {
 	}
 	if endpoints := 13; len(commands) < endpoints {
 		t.Errorf("%d commands were found, want one for each endpoint at least: %d", len(commands), endpoints)
+	}
+}
+
+// TestCommandsOfTheConfigurationDocumentWork as they stand, beside the example.
+func TestCommandsOfTheConfigurationDocumentWork(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	example, err := os.ReadFile("../../config.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "config.example.yaml"), example, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	commands := commandsOf(t, "../../docs/configuration.md")
+	for _, command := range commands {
+		sh := exec.Command("sh", "-ec", command)
+		sh.Dir = folder
+		sh.Env = append(gatehouse(t).Env, "PATH="+binary(t)+string(os.PathListSeparator)+os.Getenv("PATH"))
+		if said, err := sh.CombinedOutput(); err != nil {
+			t.Errorf("%s\n%v: %s", command, err, said)
+		}
+	}
+	made, err := os.ReadFile(filepath.Join(folder, "config.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed, err := os.ReadFile("../../docs/config.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(made, committed) || len(commands) != 2 {
+		t.Errorf("%d commands make a schema of %d bytes; docs/config.schema.json has %d", len(commands), len(made), len(committed))
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"reflect"
 	"syscall"
 	"time"
 
@@ -182,11 +181,11 @@ func problemLines(err error) []string {
 
 // replace puts the configuration in force, at one moment for each request.
 func (n *node) replace(c *config.Config) error {
-	if stay := unchangeable(n.config, c); len(stay) > 0 {
+	if stay := config.Pending(n.config, c); len(stay) > 0 {
 		n.logs.of(config.LogConfig).Warn("these settings have changed, and do so at the next start", zap.Strings("settings", stay))
 	}
 	before := n.current.Load()
-	next, err := n.build(inForce(n.config, c), before)
+	next, err := n.build(config.InForce(n.config, c), before)
 	if err != nil {
 		return err
 	}
@@ -220,62 +219,4 @@ func productPermissions(c *config.Config) []policy.Permission {
 		}
 	}
 	return all
-}
-
-// lasting are the settings that count from start to end of a process, by name.
-func lasting(c *config.Config) []struct {
-	name string
-	at   any
-} {
-	return []struct {
-		name string
-		at   any
-	}{
-		{"listen", &c.Listen},
-		{"listen_h2c", &c.ListenH2C},
-		{"admin_listen", &c.AdminListen},
-		{"shutdown_grace", &c.ShutdownGrace},
-		{"store", &c.Store},
-		{"token.prefix", &c.Token.Prefix},
-		{"limits.scope", &c.Limits.Scope},
-		{"limits.max_header", &c.Limits.MaxHeader},
-		{"limits.max_header_lines", &c.Limits.MaxHeaderLines},
-		{"limits.header_timeout", &c.Limits.HeaderTimeout},
-		{"limits.idle_timeout", &c.Limits.IdleTimeout},
-		{"limits.http2", &c.Limits.HTTP2},
-		{"delegation", &c.Delegation},
-		{"audit", &c.Audit},
-		{"log.buffer", &c.Log.Buffer},
-		{"log.format", &c.Log.Format},
-		{"tracing", &c.Tracing},
-	}
-}
-
-// unchangeable names the lasting settings in which the two differ, and tls
-// where one of them has none.
-func unchangeable(running, next *config.Config) []string {
-	var names []string
-	now, then := lasting(running), lasting(next)
-	for i := range now {
-		if !reflect.DeepEqual(now[i].at, then[i].at) {
-			names = append(names, now[i].name)
-		}
-	}
-	if (running.TLS.CertFile == "") != (next.TLS.CertFile == "") {
-		names = append(names, "tls")
-	}
-	return names
-}
-
-// inForce is the next configuration with the lasting settings of the running one.
-func inForce(running, next *config.Config) *config.Config {
-	merged, kept := *next, *running
-	now, then := lasting(&kept), lasting(&merged)
-	for i := range now {
-		reflect.ValueOf(then[i].at).Elem().Set(reflect.ValueOf(now[i].at).Elem())
-	}
-	if (running.TLS.CertFile == "") != (next.TLS.CertFile == "") {
-		merged.TLS = running.TLS
-	}
-	return &merged
 }

@@ -21,6 +21,11 @@ type decoder struct {
 // named is the element of a list that is written as a mapping from names.
 type named interface{ setName(name string) }
 
+// isNamed reports whether a type is a list that is written as a mapping.
+func isNamed(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && reflect.PointerTo(t.Elem()).Implements(reflect.TypeFor[named]())
+}
+
 func (d *decoder) decode(p path, node ast.Node, into reflect.Value) {
 	node, ok := d.unwrap(p, node)
 	if !ok {
@@ -38,7 +43,7 @@ func (d *decoder) decode(p path, node ast.Node, into reflect.Value) {
 		d.fields(p, node, into)
 	case t.Kind() == reflect.Map:
 		d.entries(p, node, into)
-	case t.Kind() == reflect.Slice && reflect.PointerTo(t.Elem()).Implements(reflect.TypeFor[named]()):
+	case isNamed(t):
 		d.namedItems(p, node, into)
 	case t.Kind() == reflect.Slice:
 		d.items(p, node, into)

@@ -53,13 +53,6 @@ func exampleText(t *testing.T) string {
 	return string(data)
 }
 
-// uncommented returns the text with those settings that are commented out as
-// "# name: …", where name is one of the names; in a list, and where they are
-// alternatives of each other, too.
-func uncommented(text string, names ...string) string {
-	return regexp.MustCompile(`(?m)^( *)# ( *)(?:# )?((?:- )?(`+strings.Join(names, "|")+`):( |$))`).ReplaceAllString(text, "$1$2$3")
-}
-
 func TestExampleShowsTheDefaults(t *testing.T) {
 	example, defaults := mustParse(t, exampleText(t), noEnv), mustParse(t, minimal, noEnv)
 	if len(example.Products) != 6 || len(example.Upstreams) != 4 || len(example.Routes) != 10 {
@@ -84,7 +77,7 @@ func TestExampleHasEverySetting(t *testing.T) {
 		names = append(names, field[len(field)-1])
 	}
 	var root any
-	if err := yaml.Unmarshal([]byte(uncommented(exampleText(t), names...)), &root); err != nil {
+	if err := yaml.Unmarshal([]byte(config.Uncommented(exampleText(t), names...)), &root); err != nil {
 		t.Fatalf("the example, with the settings that are commented out: %v", err)
 	}
 	if len(fields) < 50 {
@@ -149,11 +142,11 @@ func has(node any, path []string) bool {
 
 func TestExampleAlternatives(t *testing.T) {
 	text := exampleText(t)
-	c := mustParse(t, uncommented(text, "tls"), noEnv)
+	c := mustParse(t, config.Uncommented(text, "tls", "cert_file", "key_file"), noEnv)
 	if want := (config.TLS{CertFile: "/etc/gatehouse/tls.crt", KeyFile: "/etc/gatehouse/tls.key"}); c.TLS != want {
 		t.Errorf("with tls: got %v, want %v", c.TLS, want)
 	}
-	both := uncommented(text, "embedded")
+	both := config.Uncommented(text, "embedded", "file")
 	if _, err := config.Parse("f", []byte(both), noEnv); err == nil || !strings.HasSuffix(err.Error(), "store.embedded: is there beside redis; keep one of them") {
 		t.Errorf("with embedded beside redis: got %v", err)
 	}

@@ -190,7 +190,7 @@ func isOriginHost(scheme, host string) bool {
 
 func (v *validator) limits() {
 	p, limits := path{"limits"}, v.config.Limits
-	v.choice(p.key("scope"), string(limits.Scope), string(ScopeNode), string(ScopeCluster))
+	v.choice(p.key("scope"), string(limits.Scope), limits.Scope.choices()...)
 	if limits.Scope == ScopeCluster && v.config.Store.Embedded != nil {
 		v.refuse(p.key("scope"), `is "cluster" with an embedded store, which has one node`, "write node, or keep keys in store.redis")
 	}

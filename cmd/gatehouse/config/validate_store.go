@@ -17,7 +17,7 @@ func (v *validator) store() {
 		v.refuse(p.key("embedded").key("file"), "names no file", "write a path such as gatehouse.db.jsonl")
 	}
 	v.aboveZero(p.key("timeout"), int64(store.Timeout), "write a duration such as 250ms")
-	v.choice(p.key("lookup"), string(store.Lookup), string(LookupStrict), string(LookupCached))
+	v.choice(p.key("lookup"), string(store.Lookup), store.Lookup.choices()...)
 	v.cache(p.key("cache"), store)
 }
 

@@ -20,7 +20,7 @@ func (v *validator) log() {
 		v.choice(entry, log.Modules[name], LogLevels()...)
 	}
 	v.share(p.key("sample"), log.Sample)
-	v.choice(p.key("format"), string(log.Format), string(LogJSON), string(LogConsole))
+	v.choice(p.key("format"), string(log.Format), log.Format.choices()...)
 	const smallest, largest = 64 << 10, 1 << 30
 	if log.Buffer < smallest || log.Buffer > largest {
 		v.refuse(p.key("buffer"), v.shown(p.key("buffer"))+" is no size for it", "write 64KiB to 1GiB")
@@ -36,7 +36,7 @@ func (v *validator) share(p path, share float64) {
 
 func (v *validator) tracing() {
 	p, tracing := path{"tracing"}, v.config.Tracing
-	v.choice(p.key("protocol"), string(tracing.Protocol), string(OTLPgRPC), string(OTLPHTTP))
+	v.choice(p.key("protocol"), string(tracing.Protocol), tracing.Protocol.choices()...)
 	v.share(p.key("sample"), tracing.Sample)
 	v.aboveZero(p.key("timeout"), int64(tracing.Timeout), "write a duration such as 5s")
 	v.certificate(p.key("tls"), tracing.TLS.CertFile, tracing.TLS.KeyFile)
