@@ -63,8 +63,21 @@ func TestStoreThroughSentinel(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(sentinel.kill)
+	admin := redis.NewClient(&redis.Options{Addr: sentinel.addr, Protocol: 2, DisableIdentity: true})
+	defer func() { _ = admin.Close() }()
+	for _, user := range [][]any{{"watcher", "on", ">hush", "&*", "+@all"}, {"default", "resetpass", "off"}} {
+		if err := admin.Do(t.Context(), append([]any{"acl", "setuser"}, user...)...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w := newWorld(t, "sentinel")
+	w.options.Timeout = patience
 	w.options.Redis = &keystore.Redis{Addrs: []string{sentinel.addr}, MasterName: "main"}
+	if err := w.node().Ready(t.Context()); !errors.Is(err, keystore.ErrUnavailable) {
+		t.Errorf("without the Sentinels' password: got %v", err)
+	}
+	w.options.Timeout = 10 * time.Second
+	w.options.Redis.SentinelUsername, w.options.Redis.SentinelPassword = "watcher", "hush"
 	n := w.node().hears()
 	person := n.account("acme")
 	k, token := n.key(person)

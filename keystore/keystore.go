@@ -16,7 +16,6 @@ import (
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
@@ -85,6 +84,10 @@ type Redis struct {
 	Password   string
 	DB         int
 	TLS        *tls.Config
+	// SentinelUsername and SentinelPassword are shown to Sentinels; the others to
+	// the servers alone.
+	SentinelUsername string
+	SentinelPassword string
 }
 
 // Options is what a Store needs. Exactly one of Redis and EmbeddedFile is set.
@@ -168,7 +171,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.AuditLog == nil {
 		o.AuditLog = o.Log
 	}
-	logging.Disable() // go-redis writes to standard error what it returns as errors too
 	s := &Store{o: o, names: names{o.Prefix}}
 	s.permitted.Store(&o.Catalogue)
 	if err := s.connect(ctx); err != nil {
@@ -216,6 +218,7 @@ func (s *Store) connect(ctx context.Context) error {
 func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
 	return &redis.UniversalOptions{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
 		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
 		DialTimeout: lookupTimeout, DialerRetries: 1,
 		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),

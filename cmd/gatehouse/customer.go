@@ -217,10 +217,6 @@ func (t *terminal) showKey(answer []byte) error {
 		return err
 	}
 	state, expires := keyState(k, time.Now())
-	used := "never"
-	if k.LastUsedAt != nil {
-		used = moment(*k.LastUsedAt)
-	}
 	return t.table([][]string{
 		{"ID", plain(k.ID)},
 		{"Name", plain(k.Name)},
@@ -230,7 +226,7 @@ func (t *terminal) showKey(answer []byte) error {
 		{"Subaccounts", plain(listed(k.AllowedSubaccounts, "all"))},
 		{"Addresses", plain(listed(k.AllowedIPs, "all"))},
 		{"Expires", expires},
-		{"Last used", used},
+		{"Last used", keyUsed(k)},
 		{"Created", moment(k.CreatedAt)},
 	})
 }

@@ -27,11 +27,18 @@ type document struct {
 // that tests can run side by side, and nothing else about them is changed.
 var followed = []document{
 	{file: "README.md", needs: []string{"redis-server", "openssl", "go"}, files: []string{"cmd", "client", "keystore", "policy", "proxy", "go.mod", "go.sum", "config.example.yaml"}},
+	{file: "docs/configuration.md", files: []string{"config.example.yaml"}},
 	{file: "docs/getting-started.md", needs: []string{"redis-server", "redis-cli", "prometheus", "promtool", "openssl", "jq"}, files: []string{"deploy/prometheus"}, change: impatient, at: map[string]func(t *testing.T, s *console){
 		"'gatehouse_store_available'":               isQuiet,
 		"'ALERTS{alertstate=\"firing\"}'":           leadsToTheCause,
 		"gatehouse health --ready --wait 30s\ncurl": goThroughRunbooks,
 	}},
+	{file: "docs/guides/billing.md", needs: []string{"jq", "openssl"}},
+	{file: "docs/guides/existing-api.md", needs: []string{"openssl"}},
+	{file: "docs/guides/load-balancer.md", needs: []string{"openssl"}},
+	{file: "docs/guides/redis-cluster-sentinel.md", needs: []string{"openssl", "redis-server"}},
+	{file: "docs/guides/rotate-keys.md", needs: []string{"jq", "openssl"}},
+	{file: "docs/guides/upgrade.md", needs: []string{"openssl", "redis-server"}},
 }
 
 // elsewhere says which test tries the commands of a document, where it is another.

@@ -121,5 +121,6 @@ func openForBackup(ctx context.Context, c *config.Config, readOnly bool) (*keyst
 		return nil, err
 	}
 	options.ReadOnly, options.Log = readOnly, zap.NewNop()
+	keystore.LogClient(options.Log)
 	return keystore.Open(ctx, options)
 }

@@ -127,7 +127,8 @@ func TestRedisFaults(t *testing.T) {
 	})
 }
 
-// TestStartWithoutRedis: the node starts, is not ready, and gets ready.
+// TestStartWithoutRedis: the node starts, is not ready, and gets ready. Nothing
+// of it is on the standard error, for which requests would wait.
 func TestStartWithoutRedis(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
@@ -139,6 +140,9 @@ func TestStartWithoutRedis(t *testing.T) {
 	g.refuses(t, request{method: "GET", target: whoamiPath, host: "a"}.by(unknownToken()), unavailable)
 	redis.runAgain(t)
 	g.waitReady(t, patience)
+	if said := g.stderr.String(); said != "" {
+		t.Errorf("the standard error has:\n%s", said)
+	}
 	g.refuses(t, request{method: "GET", target: whoamiPath, host: "a"}.by(unknownToken()), refusal{status: 401, code: "invalid_token", challenge: badToken})
 }
 

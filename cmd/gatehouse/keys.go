@@ -171,7 +171,7 @@ func (c *keyList) Run(t *terminal) error {
 		return err
 	}
 	return r.list(t, c.keys(account), url.Values{}, 0, func(items []json.RawMessage) error {
-		rows := [][]string{{"ID", "NAME", "TOKEN", "STATE", "EXPIRES", "PERMISSIONS", "SUBACCOUNTS", "ADDRESSES"}}
+		rows := [][]string{{"ID", "NAME", "TOKEN", "STATE", "EXPIRES", "LAST USED", "PERMISSIONS", "SUBACCOUNTS", "ADDRESSES"}}
 		for _, item := range items {
 			var k contract.Key
 			if err := json.Unmarshal(item, &k); err != nil {
@@ -179,7 +179,7 @@ func (c *keyList) Run(t *terminal) error {
 			}
 			state, expires := keyState(k, time.Now())
 			rows = append(rows, []string{
-				plain(k.ID), plain(k.Name), plain(k.TokenPreview), state, expires, plain(listed(k.Permissions, "none")),
+				plain(k.ID), plain(k.Name), plain(k.TokenPreview), state, expires, keyUsed(k), plain(listed(k.Permissions, "none")),
 				plain(listed(k.AllowedSubaccounts, "all")), plain(listed(k.AllowedIPs, "all")),
 			})
 		}
@@ -200,6 +200,14 @@ func keyState(k contract.Key, now time.Time) (state, expires string) {
 		state = "disabled"
 	}
 	return state, expires
+}
+
+// keyUsed says when a key was used last.
+func keyUsed(k contract.Key) string {
+	if k.LastUsedAt == nil {
+		return "never"
+	}
+	return moment(*k.LastUsedAt)
 }
 
 type keyRevoke struct {

@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -360,6 +361,11 @@ func TestLastUseIsKept(t *testing.T) {
 		}
 		if shown := manages[managed](t, second, manage(first.root, "GET", keyTarget(idle.ID), "")); shown.LastUsedAt != nil {
 			t.Errorf("shown is %+v", shown)
+		}
+		listed, err := gatehouse(t, "key", "list", "--account", "acme", "--admin", "http://"+second.admin).Output()
+		used := regexp.MustCompile(`(?m)^` + first.key.ID + ` .* never +20\d\d-\S+Z +`)
+		if idle := regexp.MustCompile(`(?m)^` + idle.ID + ` .* never +never +`); err != nil || !used.Match(listed) || !idle.Match(listed) {
+			t.Errorf("%v, and the list is\n%s", err, listed)
 		}
 	})
 }

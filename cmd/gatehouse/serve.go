@@ -218,6 +218,7 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 	}
 	options.Changed, options.Propagated, options.Managed = n.changed, n.storeMetrics.Propagated, n.storeMetrics.Managed
 	options.Log, options.AuditLog = n.logs.of(config.LogStore), n.logs.of(config.LogAudit)
+	keystore.LogClient(options.Log)
 	return keystore.Open(ctx, options)
 }
 
@@ -247,6 +248,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 	options.Prefix = r.Prefix
 	options.Redis = &keystore.Redis{
 		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB, TLS: secured,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword),
 	}
 	return options, nil
 }

@@ -72,7 +72,10 @@ type Redis struct {
 	MasterName string   `yaml:"master_name"`
 	Username   string   `yaml:"username"`
 	Password   Secret   `yaml:"password"`
-	DB         int      `yaml:"db"`
+	// SentinelUsername and SentinelPassword are for the Sentinels themselves.
+	SentinelUsername string `yaml:"sentinel_username"`
+	SentinelPassword Secret `yaml:"sentinel_password"`
+	DB               int    `yaml:"db"`
 	// Prefix begins every key and channel.
 	Prefix string   `yaml:"prefix"`
 	TLS    RedisTLS `yaml:"tls"`

@@ -185,6 +185,8 @@ store:
     password: >-
       two
       words
+    sentinel_username: watcher
+    sentinel_password: hush
     db: 3
     tls: {enabled: true, server_name: redis.internal}
   lookup: cached
@@ -224,7 +226,7 @@ func TestEveryKindOfValue(t *testing.T) {
 		{"tls", c.TLS, config.TLS{CertFile: "/tls.crt", KeyFile: "/tls.key"}},
 		{"redis", *c.Store.Redis, config.Redis{
 			Addrs: []string{"sentinel-1:26379", "10.0.0.2:26379"}, MasterName: "keys", Username: "gatehouse", Password: "two words",
-			DB: 3, Prefix: "gatehouse:", TLS: config.RedisTLS{Enabled: true, ServerName: "redis.internal"},
+			SentinelUsername: "watcher", SentinelPassword: "hush", DB: 3, Prefix: "gatehouse:", TLS: config.RedisTLS{Enabled: true, ServerName: "redis.internal"},
 		}},
 		{"lookup", c.Store.Lookup, config.LookupCached},
 		{"stale", c.Store.StaleIfUnavailable, 90 * time.Second},

@@ -13,7 +13,7 @@ const marker = "hunter2-hunter2-hunter2"
 
 func TestSecretsDoNotPrint(t *testing.T) {
 	c := mustParse(t, minimal+"admin_token: "+marker+"\n", noEnv)
-	c.Store.Redis.Password = marker
+	c.Store.Redis.Password, c.Store.Redis.SentinelPassword = marker, marker
 	if string(c.AdminToken) != marker {
 		t.Errorf("the token itself: got %q", string(c.AdminToken))
 	}

@@ -58,10 +58,23 @@ func (v *validator) redis(p path, r *Redis) {
 	if r.Username != "" && r.Password == "" {
 		v.refuse(p.key("username"), "is there without a password, and would not be sent", "give the password too, or remove it")
 	}
+	v.sentinels(p, r)
 	if !isMadeOf(r.Prefix, "-._:/") {
 		v.refuse(p.key("prefix"), v.shown(p.key("prefix"))+" is no prefix of keys", "write letters, digits, -, ., _, : and /, as in gatehouse:")
 	}
 	v.redisTLS(p.key("tls"), r.TLS)
+}
+
+// sentinels: what is for the Sentinels is not sent to anybody else.
+func (v *validator) sentinels(p path, r *Redis) {
+	for _, setting := range []struct{ name, value string }{{"sentinel_username", r.SentinelUsername}, {"sentinel_password", string(r.SentinelPassword)}} {
+		if setting.value != "" && r.MasterName == "" {
+			v.refuse(p.key(setting.name), "is there without a master_name, and would not be sent", "name the master that the Sentinels watch, or remove it")
+		}
+	}
+	if r.SentinelUsername != "" && r.SentinelPassword == "" {
+		v.refuse(p.key("sentinel_username"), "is there without a sentinel_password, and would not be sent", "give the password too, or remove it")
+	}
 }
 
 func (v *validator) redisTLS(p path, t RedisTLS) {
