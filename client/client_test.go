@@ -151,12 +151,15 @@ func TestRequests(t *testing.T) {
 			}, "GET /v4/account/audit-log?action=key.update&from=1&key=" + id + "&limit=5&to=2", `[1 operator  ::1 "x" ]`,
 		},
 		"usage": {
-			answering(200, `{"data": [{"at": 1780000000, "key_id": "k", "permission": null, "outcome": "allowed", "requests": 7}]}`),
+			answering(200, `{"data": [{"at": 1780000000, "key_id": "k", "permission": null, "product": "a", "route": "GET /a", "outcome": "allowed", "requests": 7}]}`),
 			func(c *client.Client) (any, error) {
-				f := client.UsageFilter{KeyID: id, Permission: "a:read", Outcome: "allowed", From: time.Unix(1, 0), To: time.Unix(2, 0), ByHour: true, ByKey: true, ByPermission: true}
+				f := client.UsageFilter{
+					KeyID: id, Permission: "a:read", Product: "a", Route: "GET /a", Outcome: "allowed", From: time.Unix(1, 0), To: time.Unix(2, 0),
+					ByHour: true, ByKey: true, ByPermission: true, ByProduct: true, ByRoute: true,
+				}
 				rows, err := c.Usage(ctx, f)
-				return []any{len(rows), rows[0].At.Unix(), rows[0].KeyID, rows[0].Permission, rows[0].Outcome, rows[0].Requests}, err
-			}, "GET /v4/account/usage?from=1&group_by=key%2Cpermission&key=" + id + "&outcome=allowed&permission=a%3Aread&step=hour&to=2", `[1 1780000000 k  allowed 7]`,
+				return []any{len(rows), rows[0].At.Unix(), rows[0].KeyID, rows[0].Permission, rows[0].Product, rows[0].Route, rows[0].Outcome, rows[0].Requests}, err
+			}, "GET /v4/account/usage?from=1&group_by=key%2Cpermission%2Cproduct%2Croute&key=" + id + "&outcome=allowed&permission=a%3Aread&product=a&route=GET+%2Fa&step=hour&to=2", `[1 1780000000 k  a GET /a allowed 7]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

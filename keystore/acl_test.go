@@ -99,10 +99,17 @@ func (w *world) doEverything() {
 		}
 	}
 	n.Used(k.ID, "acme", w.clock.Now())
-	n.Count(k.ID, "acme", read, "allowed", w.clock.Now())
+	n.Count(keystore.CountedRequest{Key: k.ID, Account: "acme", Permission: read, Outcome: "allowed", Route: "GET /a", At: w.clock.Now()})
 	n.flush()
 	if got := usageOf(n, by); len(got) != 1 {
 		w.t.Errorf("usage: %q", got)
+	}
+	ranked, err := n.RankUsage(w.t.Context(), keystore.UsageRanking{
+		By: keystore.RankKeys, Limit: 1, UsageFilter: keystore.UsageFilter{From: w.clock.Now().Add(-time.Hour), To: w.clock.Now().Add(time.Hour), Step: keystore.ByHour},
+	})
+	must("rank usage", err)
+	if len(ranked) != 1 {
+		w.t.Errorf("usage is ranked as %v", ranked)
 	}
 	n.list(by, 10)
 	n.users(by, 10)

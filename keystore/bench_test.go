@@ -162,10 +162,21 @@ func BenchmarkCount(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = s.Close() })
 	at := time.Now()
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			s.Count("0d4a0b6e-6f0c-4b5e-9d3f-2f1a7c9b8e10", "acme", read, "allowed", at)
-		}
-	})
+	for _, routes := range []int{1, 5, 50} {
+		b.Run(fmt.Sprintf("routes=%d", routes), func(b *testing.B) {
+			asked := make([]keystore.CountedRequest, routes)
+			for i := range asked {
+				asked[i] = keystore.CountedRequest{
+					Key: "0d4a0b6e-6f0c-4b5e-9d3f-2f1a7c9b8e10", Account: "acme", Permission: read, Outcome: "allowed",
+					Route: fmt.Sprintf("GET /v4/account/{subaccount}/datacenter_shared/list-%d", i), At: at,
+				}
+			}
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					s.Count(asked[i%routes])
+				}
+			})
+		})
+	}
 }

@@ -155,6 +155,7 @@ type Store struct {
 	budgets    *redis_rate.Limiter
 	combiner   *combiner // of budgets
 	usage      usage
+	ranking    sync.Mutex // held while usage is ranked
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	embedded   *embedded

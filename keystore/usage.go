@@ -3,7 +3,6 @@ package keystore
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,9 +17,11 @@ const (
 	// usagePause is how long what is known of the use of keys waits to be
 	// written: a key's use is written once in that time at the most.
 	usagePause = time.Minute
-	// usagePortion is how many keys one change writes. It is one script, for
+	// usagePortion is how many keys one change writes, and usageCounters how many
+	// counters of theirs, unless a single key has more. It is one script, for
 	// which lookups wait.
-	usagePortion = 100
+	usagePortion  = 100
+	usageCounters = 500
 	// usagePatience bounds one writing of all of it.
 	usagePatience = 20 * time.Second
 )
@@ -40,22 +41,55 @@ type keyUse struct {
 
 	mu      sync.Mutex
 	last    int64 // when it was last let through, in Unix seconds; 0 for nothing new
-	counts  map[counted]int64
+	counts  tally
 	dropped bool // nobody will look at it any more
 }
 
-// counted is what requests are counted by.
+// CountedRequest is a request of a known key that has ended, and what it is
+// counted by. There must be a bounded number of permissions, outcomes and
+// routes, and no blank in the first two.
+type CountedRequest struct {
+	Key     policy.KeyID
+	Account policy.AccountID
+	// Permission is the one that its route needs.
+	Permission policy.Permission
+	// Outcome is how it ended: "allowed", or with what it was refused or failed.
+	Outcome string
+	// Route is the pattern of its route, as in the configuration.
+	Route string
+	// At is when it began.
+	At time.Time
+}
+
+// counted is what requests of a key are counted by.
 type counted struct {
 	hour       int64 // since 1970
 	permission policy.Permission
 	outcome    string
+	route      string // "": counted before routes were
+}
+
+// fewCounts is how many counters are looked at one by one. Their words are of
+// the configuration and the code, and so are the same in memory, which is seen
+// at once; a map would have to read all of them for each request.
+const fewCounts = 8
+
+// tally counts. Emptied, it keeps its room.
+type tally struct {
+	all    []count
+	places map[counted]int // in all, from fewCounts on
+}
+
+type count struct {
+	what     counted
+	requests int64
 }
 
 // noted is what was taken of a key, to be written.
 type noted struct {
 	id     policy.KeyID
 	last   int64
-	counts map[counted]int64
+	counts []count
 }
 
 // Used notes that a request with the key was let through. It does no I/O, and
@@ -73,17 +107,15 @@ func (s *Store) Used(key policy.KeyID, account policy.AccountID, at time.Time) {
 	}
 }
 
-// Count counts a request of the key that began at that time, by the permission
-// that its route needs and by how it ended. There must be a bounded number of
-// outcomes and permissions, and no blank in them. Count does no I/O, and
+// Count counts a request. It does no I/O, takes the lock of its key alone, and
 // allocates nothing for a request like one of the last minute.
-func (s *Store) Count(key policy.KeyID, account policy.AccountID, permission policy.Permission, outcome string, at time.Time) {
-	what := counted{hour: at.Unix() / secondsPerHour, permission: permission, outcome: outcome}
+func (s *Store) Count(r CountedRequest) {
+	what := counted{hour: r.At.Unix() / secondsPerHour, permission: r.Permission, outcome: r.Outcome, route: r.Route}
 	for {
-		use := s.usage.of(key, account)
+		use := s.usage.of(r.Key, r.Account)
 		use.mu.Lock()
 		if !use.dropped {
-			use.counts[what]++
+			use.counts.add(what)
 			use.mu.Unlock()
 			return
 		}
@@ -91,10 +123,38 @@ func (s *Store) Count(key policy.KeyID, account policy.AccountID, permission pol
 	}
 }
 
+func (t *tally) add(what counted) {
+	for i := range t.all[:min(len(t.all), fewCounts)] {
+		if t.all[i].what == what {
+			t.all[i].requests++
+			return
+		}
+	}
+	if i, known := t.places[what]; known {
+		t.all[i].requests++
+		return
+	}
+	if len(t.all) >= fewCounts {
+		if t.places == nil {
+			t.places = map[counted]int{}
+		}
+		t.places[what] = len(t.all)
+	}
+	t.all = append(t.all, count{what, 1})
+}
+
+// take empties the tally.
+func (t *tally) take() []count {
+	taken := slices.Clone(t.all)
+	t.all = t.all[:0]
+	clear(t.places)
+	return taken
+}
+
 func (u *usage) of(key policy.KeyID, account policy.AccountID) *keyUse {
 	known, ok := u.keys.Load(key)
 	if !ok {
-		known, _ = u.keys.LoadOrStore(key, &keyUse{account: account, counts: map[counted]int64{}})
+		known, _ = u.keys.LoadOrStore(key, &keyUse{account: account})
 	}
 	return known.(*keyUse)
 }
@@ -140,22 +200,25 @@ func (s *Store) writeUsage(ctx context.Context) {
 // flushUsage writes what was noted since the last time, forgets keys that were
 // not used since then, and removes the counters of those that are gone.
 func (s *Store) flushUsage(ctx context.Context) error {
-	accounts := map[policy.AccountID][]policy.KeyID{}
+	accounts := map[policy.AccountID]*usagePortions{}
 	s.usage.keys.Range(func(id, value any) bool {
 		use := value.(*keyUse)
 		use.mu.Lock()
 		defer use.mu.Unlock()
-		if use.last == 0 && len(use.counts) == 0 {
+		if use.last == 0 && len(use.counts.all) == 0 {
 			use.dropped = true
 			s.usage.keys.Delete(id)
 			return true
 		}
-		accounts[use.account] = append(accounts[use.account], id.(policy.KeyID))
+		if accounts[use.account] == nil {
+			accounts[use.account] = &usagePortions{}
+		}
+		accounts[use.account].add(id.(policy.KeyID), len(use.counts.all))
 		return true
 	})
 	var failures error
-	for account, all := range accounts {
-		for ids := range slices.Chunk(all, usagePortion) {
+	for account, portions := range accounts {
+		for _, ids := range portions.all {
 			failures = errors.Join(failures, s.keepUsage(ctx, account, ids))
 		}
 	}
@@ -163,6 +226,23 @@ func (s *Store) flushUsage(ctx context.Context) error {
 		failures = errors.Join(failures, s.forgetUsage(ctx, account, nil, ids...))
 	}
 	return failures
+}
+
+// usagePortions are keys of an account, in portions of which each is written in
+// one change.
+type usagePortions struct {
+	all      [][]policy.KeyID
+	counters int // of the last of them
+}
+
+func (p *usagePortions) add(id policy.KeyID, counters int) {
+	last := len(p.all) - 1
+	if last < 0 || len(p.all[last]) == usagePortion || p.counters+counters > usageCounters {
+		p.all, p.counters = append(p.all, nil), 0
+		last++
+	}
+	p.all[last] = append(p.all[last], id)
+	p.counters += counters
 }
 
 // keepUsage writes how keys were used, where they still exist: what is known of
@@ -222,9 +302,8 @@ func (u *usage) take(account policy.AccountID, ids []policy.KeyID) []noted {
 	for _, id := range ids {
 		use := u.of(id, account)
 		use.mu.Lock()
-		n := noted{id: id, last: use.last, counts: maps.Clone(use.counts)}
+		n := noted{id: id, last: use.last, counts: use.counts.take()}
 		use.last = 0
-		clear(use.counts) // and keeps its room for the next minute
 		use.mu.Unlock()
 		taken = append(taken, n)
 	}

@@ -2,6 +2,8 @@ package keystore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"iter"
 	"slices"
@@ -26,8 +28,12 @@ const (
 	day            = 24 * time.Hour
 	// everyKey stands for all keys of the account together. It is no key's id.
 	everyKey = policy.KeyID("all")
-	// usagePipeline is how many commands on buckets are sent at a time.
-	usagePipeline = 500
+	// usagePipeline is how many commands on buckets are sent at a time, and
+	// usageReadPipeline how many of those that are answered with all of a bucket.
+	usagePipeline     = 500
+	usageReadPipeline = 100
+	// maxUsageRoute is how many bytes of a route stand in a field.
+	maxUsageRoute = 256
 )
 
 // UsageStep is what requests are counted by: an hour, or a day, of UTC.
@@ -80,20 +86,25 @@ func (n names) usage(account policy.AccountID, key policy.KeyID, b bucket) strin
 }
 
 // field names a counter in its bucket: the hour of the day or the day of the
-// month, and what was counted.
+// month, and what was counted. The route stands last, as it may have blanks.
 func (b bucket) field(at time.Time, c counted) string {
 	number := at.Day()
 	if b.step == ByHour {
 		number = at.Hour()
 	}
-	return strconv.Itoa(number) + " " + string(c.permission) + " " + c.outcome
+	field := strconv.Itoa(number) + " " + string(c.permission) + " " + c.outcome
+	if c.route == "" {
+		return field
+	}
+	return field + " " + usageRoute(c.route)
 }
 
-// parse reads what field wrote; ok is false for anything else.
-func (b bucket) parse(field string) (at time.Time, permission policy.Permission, outcome string, ok bool) {
-	parts := strings.Split(field, " ")
-	if len(parts) != 3 {
-		return time.Time{}, "", "", false
+// parse reads what field wrote, now or before routes were counted; ok is false
+// for anything else.
+func (b bucket) parse(field string) (at time.Time, c counted, ok bool) {
+	parts := strings.SplitN(field, " ", 4)
+	if len(parts) < 3 || slices.Contains(parts, "") {
+		return time.Time{}, counted{}, false
 	}
 	number, err := strconv.Atoi(parts[0])
 	if b.step == ByHour {
@@ -101,7 +112,22 @@ func (b bucket) parse(field string) (at time.Time, permission policy.Permission,
 	} else {
 		at, ok = b.begin.AddDate(0, 0, number-1), number >= 1 && number <= 31
 	}
-	return at, policy.Permission(parts[1]), parts[2], ok && err == nil
+	c = counted{permission: policy.Permission(parts[1]), outcome: parts[2]}
+	if len(parts) == 4 {
+		c.route = parts[3]
+	}
+	return at, c, ok && err == nil
+}
+
+// usageRoute is the route as counters name it: itself, or the beginning of one
+// that is very long and a part of its hash. It may be applied again.
+func usageRoute(pattern string) string {
+	if len(pattern) <= maxUsageRoute {
+		return pattern
+	}
+	sum := sha256.Sum256([]byte(pattern))
+	end := "…" + hex.EncodeToString(sum[:8])
+	return strings.ToValidUTF8(pattern[:maxUsageRoute-len(end)], "") + end
 }
 
 // buckets yields those that have something of the time from from until to, to
@@ -119,24 +145,24 @@ func (s *Store) usageSteps(account policy.AccountID, taken []noted) []step {
 	var steps []step
 	type counter struct{ key, field string }
 	sums := map[counter]*step{}
-	count := func(key policy.KeyID, c counted, requests int64) {
-		at := time.Unix(c.hour*secondsPerHour, 0).UTC()
+	add := func(key policy.KeyID, c count) {
+		at := time.Unix(c.what.hour*secondsPerHour, 0).UTC()
 		for _, by := range []UsageStep{ByHour, ByDay} {
 			b := bucketAt(at, by)
-			to := counter{s.names.usage(account, key, b), b.field(at, c)}
+			to := counter{s.names.usage(account, key, b), b.field(at, c.what)}
 			if sums[to] == nil {
 				sums[to] = &step{Kind: stepCount, Key: to.key, Field: to.field, Value: "0", Ends: b.ends()}
 			}
-			sums[to].add(requests)
+			sums[to].add(c.requests)
 		}
 	}
 	for _, n := range taken {
 		if n.last != 0 {
 			steps = append(steps, step{Kind: stepHSet, Key: s.names.used(account), Field: string(n.id), Value: strconv.FormatInt(n.last, 10)})
 		}
-		for c, requests := range n.counts {
-			count(n.id, c, requests)
-			count(everyKey, c, requests)
+		for _, c := range n.counts {
+			add(n.id, c)
+			add(everyKey, c)
 		}
 	}
 	for _, sum := range sums {
@@ -151,13 +177,13 @@ func (s *step) add(requests int64) {
 	s.Value = strconv.FormatInt(was+requests, 10)
 }
 
-// usagePipeline is how many commands may be sent at once. The connection to the
-// embedded server has no room for answers while it takes commands.
-func (s *Store) usagePipeline() int {
+// atOnce is how many of that many commands may be sent at once. The connection
+// to the embedded server has no room for answers while it takes commands.
+func (s *Store) atOnce(commands int) int {
 	if s.embedded != nil {
 		return 1
 	}
-	return usagePipeline
+	return commands
 }
 
 // forgetUsage removes the counters of keys that are gone, while the guards hold.
@@ -177,7 +203,7 @@ func (s *Store) forgetUsage(ctx context.Context, account policy.AccountID, guard
 			}
 		}
 	}
-	for names := range slices.Chunk(all, s.usagePipeline()) {
+	for names := range slices.Chunk(all, s.atOnce(usagePipeline)) {
 		pipe := s.client.Pipeline()
 		found := make([]*redis.IntCmd, len(names))
 		for i, name := range names {

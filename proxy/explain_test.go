@@ -257,7 +257,7 @@ func TestExplainingDoesNothing(t *testing.T) {
 		t.Cleanup(s.options.Limits.Close)
 		s.options.InFlight, s.options.Failures = proxy.NewInFlight(1), proxy.NewFailureLimiter(0.001, 1)
 		s.options.Used = func(policy.KeyID, policy.AccountID, time.Time) { told++ }
-		s.options.Counted = func(policy.KeyID, policy.AccountID, policy.Permission, string, time.Time) { told++ }
+		s.options.Counted = func(keystore.CountedRequest) { told++ }
 	})
 	allowed := asked{"GET", product + "/proxy-list", []string{"api-token: " + good}}
 	unknown := asked{"GET", product + "/proxy-list", []string{"api-token: " + tokenOf("unknown")}}

@@ -46,10 +46,10 @@ type Options struct {
 	// Used is told of every request that is let through; nil for nobody. It
 	// must not wait for anything.
 	Used func(key policy.KeyID, account policy.AccountID, at time.Time)
-	// Counted is told of every request of a known key when it has ended: its
-	// record's reason and permission, and when it began; nil for nobody. It must
-	// not wait for anything.
-	Counted func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time)
+	// Counted is told of every request of a known key when it has ended, with its
+	// record's reason as outcome and its route as metrics name it; nil for nobody.
+	// It must not wait for anything.
+	Counted func(keystore.CountedRequest)
 	// UnderWay counts the requests under way; nil for nobody.
 	UnderWay *atomic.Int64
 	// Live watches over requests that last; nil for nobody.
@@ -350,7 +350,10 @@ func (g *Gateway) end(x *exchange) {
 	x.record.BytesOut, x.record.Upstream = x.w.written, x.w.upstream
 	x.record.Duration = g.o.Now().Sub(x.record.Start)
 	if g.o.Counted != nil && x.record.Key != "" {
-		g.o.Counted(x.record.Key, x.record.Account, x.record.Permission, x.record.Reason, x.record.Start)
+		g.o.Counted(keystore.CountedRequest{
+			Key: x.record.Key, Account: x.record.Account, Permission: x.record.Permission,
+			Outcome: x.record.Reason, Route: x.record.Route, At: x.record.Start,
+		})
 	}
 	x.spans.end(&x.record)
 	g.o.Records.Record(&x.record)

@@ -368,7 +368,7 @@ func BenchmarkGateway(b *testing.B) {
 		},
 		"counted": func(s *setup, _ *http.Request) {
 			s.options.Used = func(policy.KeyID, policy.AccountID, time.Time) {}
-			s.options.Counted = func(policy.KeyID, policy.AccountID, policy.Permission, string, time.Time) {}
+			s.options.Counted = func(keystore.CountedRequest) {}
 		},
 		"unknown_token":     func(_ *setup, r *http.Request) { r.Header.Set("Api-Token", tokenOf("unknown")) },
 		"permission_denied": func(_ *setup, r *http.Request) { r.URL.Path, r.RequestURI = "/serp/v1/search", "/serp/v1/search" },

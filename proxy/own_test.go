@@ -281,18 +281,18 @@ func TestRequestsOfKnownKeysAreCounted(t *testing.T) {
 	counted := make(chan string, 10)
 	g := ownGate(t, &notes{}, func(s *setup) {
 		s.options.Limits = newLimiter(t, 0.001, 1)
-		s.options.Counted = func(key policy.KeyID, account policy.AccountID, needs policy.Permission, reason string, at time.Time) {
-			if key != entry().Key.ID || account != "acme" || !at.Equal(theTime) {
-				t.Errorf("counted for %s of %s at %v", key, account, at)
+		s.options.Counted = func(r keystore.CountedRequest) {
+			if r.Key != entry().Key.ID || r.Account != "acme" || !r.At.Equal(theTime) {
+				t.Errorf("counted for %s of %s at %v", r.Key, r.Account, r.At)
 			}
-			counted <- string(needs) + " " + reason
+			counted <- string(r.Permission) + " " + r.Outcome + " " + r.Route
 		}
 	})
 	unknown := strings.ReplaceAll(get("/serp/v1/open"), good, tokenOf("unknown"))
 	for _, r := range []string{unknown, get("/nowhere"), get("/serp/v1/open"), get("/serp/v1/open"), request("PUT", "/own/1", "")} {
 		g.do(r)
 	}
-	for _, want := range []string{"any-valid-key allowed", "any-valid-key rate_limited", "serp_api:write permission_denied"} {
+	for _, want := range []string{"any-valid-key allowed GET /serp/v1/open", "any-valid-key rate_limited GET /serp/v1/open", "serp_api:write permission_denied PUT /own/{id}"} {
 		if got := <-counted; got != want {
 			t.Errorf("counted %q, want %q", got, want)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"gatehouse/keystore"
 	"gatehouse/policy"
 )
 
@@ -47,7 +48,7 @@ func furnished(t *testing.T) (d *desk, main key) {
 		at := now.Add(-time.Duration(hour) * time.Hour)
 		for outcome, n := range map[string]int{"allowed": 40 + 25*(hour%7) + 10*(hour%24), "permission_denied": hour % 5, "rate_limited": (hour % 11) * 2, "upstream_timeout": hour % 3} {
 			for range n {
-				store.Count(policy.KeyID(main.ID), "acme", "datacenter_shared:read", outcome, at)
+				store.Count(keystore.CountedRequest{Key: policy.KeyID(main.ID), Account: "acme", Permission: "datacenter_shared:read", Outcome: outcome, At: at})
 			}
 		}
 	}

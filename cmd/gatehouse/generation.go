@@ -206,7 +206,7 @@ func (b *builder) adminAPI(gateway *proxy.Gateway) (http.Handler, error) {
 		products = append(products, p.Name)
 	}
 	return adminapi.New(adminapi.Options{
-		Store: b.store, Audit: b.store, Users: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
+		Store: b.store, Audit: b.store, Users: b.store, Usage: b.store, Passwords: b.passwords, Token: string(b.config.AdminToken), Catalogue: b.catalogue, Products: products,
 		Plans: slices.Sorted(maps.Keys(b.config.Plans)), Explain: b.explainer(gateway), Export: b.store.Export,
 		Now: time.Now, Log: b.logs.of(config.LogAdmin), Levels: b.logs,
 	})

@@ -36,6 +36,7 @@ type commands struct {
 	Account     accountCommand     `cmd:"" help:"Provision accounts, as an operator."`
 	User        userCommand        `cmd:"" help:"Manage who may sign in to the dashboard for an account, as an operator."`
 	Key         keyCommand         `cmd:"" help:"Manage keys: of any account as an operator, or of your own as a customer."`
+	Usage       usageCommand       `cmd:"" help:"Show which accounts, keys or routes have the most requests, as an operator."`
 	Export      exportCommand      `cmd:"" help:"Write all accounts, keys and users into a file: a backup, or to move them to another store. Guard it: see docs/backup.md."`
 	Import      importCommand      `cmd:"" help:"Bring the accounts, keys and users of an export into the store of a configuration. May be repeated."`
 	LogLevel    logLevelCommand    `cmd:"" help:"Show or change what a running gateway logs, as an operator."`

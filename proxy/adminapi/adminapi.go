@@ -55,11 +55,17 @@ type Users interface {
 	SetPassword(ctx context.Context, by policy.Caller, id keystore.UserID, hash string, mustChange bool) error
 }
 
+// Usage is what the API needs of keystore.Store for the use of keys.
+type Usage interface {
+	RankUsage(ctx context.Context, r keystore.UsageRanking) ([]keystore.RankedUsage, error)
+}
+
 // Options is what an API is made of. All but Plans are needed.
 type Options struct {
 	Store     Store
 	Audit     Audit
 	Users     Users
+	Usage     Usage
 	Passwords *password.Hasher
 	Token     string
 	Catalogue policy.Catalogue
@@ -84,7 +90,7 @@ type API struct {
 
 // New makes an API. An empty token is an error: without one there is no API.
 func New(o Options) (*API, error) {
-	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Passwords == nil || o.Levels == nil || o.Explain == nil || o.Export == nil || o.Token == "" || o.Now == nil || o.Log == nil {
+	if o.Store == nil || o.Audit == nil || o.Users == nil || o.Usage == nil || o.Passwords == nil || o.Levels == nil || o.Explain == nil || o.Export == nil || o.Token == "" || o.Now == nil || o.Log == nil {
 		return nil, errors.New("new admin API: an option is missing")
 	}
 	a := &API{o: o, token: sha256.Sum256([]byte(o.Token)), mux: http.NewServeMux()}
@@ -104,6 +110,7 @@ func New(o Options) (*API, error) {
 		{"GET /admin/v1/accounts/{id}/audit-log", a.auditLog, ""},
 		{"GET /admin/v1/log-levels", a.getLogLevels, ""},
 		{"PATCH /admin/v1/log-levels", a.changeLogLevels, ""},
+		{"GET /admin/v1/usage", a.rankUsage, ""},
 		{"POST /admin/v1/explain", a.explain, ""},
 		{"GET /admin/v1/export", a.export, ""},
 	} {

@@ -25,6 +25,7 @@ var endpoints = []struct{ method, target, body string }{
 	{http.MethodDelete, acme + "/keys/11111111-0000-4000-8000-000000000001", ""},
 	{http.MethodPost, explainPath, `{"method":"GET","url":"/","client_address":"::1"}`},
 	{http.MethodGet, "/admin/v1/export", ""},
+	{http.MethodGet, usagePath + "?by=key", ""},
 	{http.MethodDelete, acme, ""},
 }
 
@@ -219,7 +220,7 @@ func TestAPINeedsItsOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Levels: &w.levels, Now: start.UTC, Log: zap.NewNop()}
+	whole := adminapi.Options{Store: w.store, Audit: w.store, Users: w.store, Usage: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Levels: &w.levels, Now: start.UTC, Log: zap.NewNop()}
 	whole.Export = w.store.Export
 	whole.Explain = func(context.Context, contract.ExplainedRequest) (contract.Explanation, error) {
 		return contract.Explanation{}, nil
@@ -230,7 +231,7 @@ func TestAPINeedsItsOptions(t *testing.T) {
 	for name, remove := range map[string]func(*adminapi.Options){
 		"token": func(o *adminapi.Options) { o.Token = "" }, "store": func(o *adminapi.Options) { o.Store = nil },
 		"audit": func(o *adminapi.Options) { o.Audit = nil }, "clock": func(o *adminapi.Options) { o.Now = nil }, "log": func(o *adminapi.Options) { o.Log = nil },
-		"users": func(o *adminapi.Options) { o.Users = nil }, "levels": func(o *adminapi.Options) { o.Levels = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
+		"users": func(o *adminapi.Options) { o.Users = nil }, "usage": func(o *adminapi.Options) { o.Usage = nil }, "levels": func(o *adminapi.Options) { o.Levels = nil }, "passwords": func(o *adminapi.Options) { o.Passwords = nil },
 		"export":  func(o *adminapi.Options) { o.Export = nil },
 		"explain": func(o *adminapi.Options) { o.Explain = nil },
 	} {

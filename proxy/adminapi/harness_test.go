@@ -59,6 +59,7 @@ type world struct {
 	api   *adminapi.API
 
 	passwords *password.Hasher
+	usage     usage
 	levels    levels
 	explained contract.ExplainedRequest // that was asked last
 }
@@ -95,13 +96,14 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.store.Close() })
+	w.usage.Store = w.store
 	w.passwords, err = password.NewHasher(password.Cost{MemoryKiB: 64, Passes: 1, Lanes: 1}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
 	w.api, err = adminapi.New(adminapi.Options{
-		Store: w.store, Audit: w.store, Users: w.store, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
+		Store: w.store, Audit: w.store, Users: w.store, Usage: &w.usage, Passwords: w.passwords, Token: adminToken, Catalogue: catalogue, Products: []string{"datacenter_shared", "serp_api"}, Now: clock,
 		Levels: &w.levels,
 		Export: w.store.Export,
 		Explain: func(ctx context.Context, r contract.ExplainedRequest) (contract.Explanation, error) {

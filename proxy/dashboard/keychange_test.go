@@ -157,10 +157,10 @@ func TestQuestionsSayWhatStopsWorking(t *testing.T) {
 		now := s.clock()
 		n.Used(k.ID, "acme", now.Add(-2*time.Hour))
 		for _, before := range []time.Duration{0, time.Hour, 23 * time.Hour, 26 * time.Hour} {
-			n.Count(k.ID, "acme", "datacenter_shared:read", "allowed", now.Add(-before))
+			n.Count(counted(k.ID, "datacenter_shared:read", "allowed", now.Add(-before)))
 		}
-		n.Count(k.ID, "acme", "datacenter_shared:delete", "permission_denied", now.Add(-time.Hour))
-		n.Count(s.made("another").ID, "acme", "datacenter_shared:read", "allowed", now)
+		n.Count(counted(k.ID, "datacenter_shared:delete", "permission_denied", now.Add(-time.Hour)))
+		n.Count(counted(s.made("another").ID, "datacenter_shared:read", "allowed", now))
 	})
 	s.signIn()
 	for _, action := range []string{"disable", "regenerate", "revoke"} {

@@ -18,7 +18,7 @@ func TestQuestionCountsAsTheChartDoes(t *testing.T) {
 	s.notes(func(n *keystore.Store) {
 		count := func(outcome string, times int, at time.Time) {
 			for range times {
-				n.Count(k.ID, "acme", "datacenter_shared:read", outcome, at)
+				n.Count(counted(k.ID, "datacenter_shared:read", outcome, at))
 			}
 		}
 		hour := s.clock().Truncate(time.Hour)

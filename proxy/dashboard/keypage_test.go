@@ -60,13 +60,18 @@ func (s *site) used(k policy.Key, uses ...use) {
 	for _, u := range uses {
 		at := s.clock().Add(-u.ago)
 		for range u.requests {
-			other.Count(k.ID, "acme", u.permission, u.outcome, at)
+			other.Count(counted(k.ID, u.permission, u.outcome, at))
 		}
 		if u.outcome == string(policy.Allowed) {
 			other.Used(k.ID, "acme", at)
 		}
 	}
 	s.must(other.Close())
+}
+
+// counted is a request of a key of acme, as it is counted.
+func counted(key policy.KeyID, permission policy.Permission, outcome string, at time.Time) keystore.CountedRequest {
+	return keystore.CountedRequest{Key: key, Account: "acme", Permission: permission, Outcome: outcome, Route: "GET /v4/things", At: at}
 }
 
 // pass lets time pass.

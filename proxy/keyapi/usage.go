@@ -17,5 +17,5 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request, by policy.Caller) er
 	if err != nil {
 		return err
 	}
-	return contract.Write(w, http.StatusOK, contract.Envelope{Success: true, Data: contract.ShowUsage(rows)})
+	return contract.Write(w, http.StatusOK, contract.Envelope{Success: true, Data: contract.ShowUsage(rows, filter)})
 }

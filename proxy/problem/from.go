@@ -3,10 +3,14 @@ package problem
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
 )
+
+// busyPause is when to ask again what only one at a time is answered.
+const busyPause = 5 * time.Second
 
 // From turns any error into the problem that the client is to see. An error
 // that nobody foresaw becomes a 500 that says nothing.
@@ -43,6 +47,8 @@ func From(err error) *Problem {
 		return New(Conflict, "Another change to the same object came first. Look at it again, then try again.")
 	case errors.Is(err, keystore.ErrTooMuchUsage):
 		return Invalid(FieldError{Field: "from", Detail: "This is too much for one answer. Ask for a shorter time, for one key, or for days."})
+	case errors.Is(err, keystore.ErrUsageBusy):
+		return &Problem{Code: RateLimited, Detail: "Another question of this kind is being answered. Ask again shortly.", RetryAfter: busyPause, Cause: err}
 	case errors.Is(err, keystore.ErrBadCursor):
 		return Invalid(FieldError{Field: "cursor", Detail: "This cursor is none that a listing returned."})
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse/keystore"
 	"gatehouse/policy"
@@ -72,6 +73,14 @@ func TestFrom(t *testing.T) {
 			"conflict", fmt.Errorf("update key: %w", keystore.ErrConflict), problem.Conflict,
 			"Another change to the same object came first. Look at it again, then try again.",
 		},
+		{
+			"too much usage", fmt.Errorf("read usage: %w", keystore.ErrTooMuchUsage), problem.ValidationFailed,
+			"The request has fields that cannot be accepted.",
+		},
+		{
+			"usage is busy", fmt.Errorf("rank usage: %w", keystore.ErrUsageBusy), problem.RateLimited,
+			"Another question of this kind is being answered. Ask again shortly.",
+		},
 		{"bad cursor", fmt.Errorf("list keys: %w", keystore.ErrBadCursor), problem.ValidationFailed, "The request has fields that cannot be accepted."},
 
 		{"refused", fmt.Errorf("create key: %w", &keystore.RefusedError{Decision: policy.Decision{Reason: policy.KeyExpired}}), problem.KeyExpired, "This key has expired."},
@@ -108,6 +117,9 @@ func TestFrom(t *testing.T) {
 
 func TestBadCursorNamesItsParameter(t *testing.T) {
 	t.Parallel()
+	if p := problem.From(keystore.ErrUsageBusy); p.RetryAfter != 5*time.Second {
+		t.Errorf("ask again in %v", p.RetryAfter)
+	}
 	if p := problem.From(keystore.ErrBadCursor); len(p.Fields) != 1 || p.Fields[0].Field != "cursor" {
 		t.Errorf("the fields are %v, want cursor", p.Fields)
 	}

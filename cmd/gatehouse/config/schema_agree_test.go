@@ -26,7 +26,7 @@ admin_token: 0123456789abcdef
 shutdown_grace: 30s
 tls: {cert_file: a, key_file: b}
 store:
-  redis: {addrs: ["127.0.0.1:6379"], master_name: "", username: u, password: p, db: 0, prefix: "g:"}
+  redis: {addrs: ["127.0.0.1:6379"], master_name: keys, sentinel_username: su, sentinel_password: sp, username: u, password: p, db: 0, prefix: "g:"}
   timeout: 1s
   lookup: strict
   cache: {ttl: 5s, entries: 100}
