@@ -45,6 +45,7 @@ var followed = []document{
 var elsewhere = map[string]string{
 	"docs/api.md":     "TestCommandsOfTheAPIDocumentWork",
 	"docs/backup.md":  "TestCommandsOfTheBackupDocumentWork",
+	"docs/deploy.md":  "TestCommandsOfTheDeployDocument of deploy/check",
 	"docs/explain.md": "TestCommandsOfTheExplainDocumentWork",
 
 	"docs/operations.md":                            "goThroughRunbooks",
