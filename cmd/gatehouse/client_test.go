@@ -80,6 +80,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   string
+	last   bool // it said Connection: close; net/http takes that out of the header
 }
 
 // send sends the request on a connection of its own.
@@ -154,7 +155,7 @@ func exchangeOn(c net.Conn, in *bufio.Reader, method string, raw []byte) (answer
 	if err = errors.Join(err, response.Body.Close()); err != nil {
 		return answer{}, err
 	}
-	return answer{proto: response.Proto, status: response.StatusCode, header: response.Header, body: string(body)}, nil
+	return answer{proto: response.Proto, status: response.StatusCode, header: response.Header, body: string(body), last: response.Close}, nil
 }
 
 // The challenges of 401 and 403 (RFC 6750 §3).

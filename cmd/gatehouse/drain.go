@@ -15,10 +15,10 @@ func (n *node) serve() {
 	go func() { n.failed <- n.admin.Serve(n.private) }()
 }
 
-// wait serves until ctx ends, and then drains: not ready first, connections that
-// were made get their first answer, requests under way get the configured grace,
-// and everything is closed. It returns an error
-// when a listener broke, or when requests had to be cut off.
+// wait serves until ctx ends, and then drains: not ready first, clients are told,
+// connections that were made get their first answer, requests under way get the
+// configured grace, and everything is closed. It returns an error when a listener
+// broke, or when requests had to be cut off.
 func (n *node) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -30,7 +30,7 @@ func (n *node) wait(ctx context.Context) error {
 	n.log.Info("draining", zap.Duration("grace", n.config.ShutdownGrace))
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.config.ShutdownGrace)
 	defer cancel()
-	n.welcomeLast(grace)
+	n.part(grace)
 	// A server does not know of the WebSockets that were opened through it.
 	left := make(chan error, 1)
 	go func() { left <- n.live.Load().Drain(grace) }()

@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -233,6 +236,63 @@ func TestDrainSendsGOAWAY(t *testing.T) {
 	}
 	if !told {
 		t.Error("the client was not told")
+	}
+	if code := d.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d, want 0", code)
+	}
+}
+
+// TestDrainTellsAnIdleHTTP2Client, so that it doesn't ask a connection that is
+// about to be closed.
+func TestDrainTellsAnIdleHTTP2Client(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile, roots := certificate(t)
+	d := newPlainTable(t, settings{Store: embeddedStore(t), TLS: fmt.Sprintf(`{cert_file: %q, key_file: %q}`, certFile, keyFile)})
+	f := d.dialFrames(t, roots)
+	f.headers(1, asking(proxyListOfA, d.key.Token), true)
+	if said, alive := f.answer(1); said != "200" || !alive {
+		t.Fatalf("got %q, and it is alive: %v", said, alive)
+	}
+	d.signal(t, syscall.SIGTERM)
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("it was not told: %v", err)
+		}
+		if told, ok := frame.(*http2.GoAwayFrame); ok {
+			if told.ErrCode != http2.ErrCodeNo || told.LastStreamID != 1 {
+				t.Errorf("told %v", told)
+			}
+			break
+		}
+	}
+	if code := d.wait(t, patience); code != 0 {
+		t.Errorf("it ended with %d, want 0", code)
+	}
+}
+
+// TestDrainSaysThatAnAnswerIsTheLast: a connection that goes on asking is not
+// closed under a request that is on the way.
+func TestDrainSaysThatAnAnswerIsTheLast(t *testing.T) {
+	t.Parallel()
+	d := newTable(t, settings{Store: embeddedStore(t)})
+	c, err := d.dial(request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }() // the gateway closes it too
+	in, asked := bufio.NewReader(c), get(d.key, proxyListOfA)
+	for n, last := 0, false; !last; n++ {
+		got, err := exchangeOn(c, in, asked.method, asked.bytes())
+		if err != nil || got.status != http.StatusOK || got.last && n == 0 {
+			t.Fatalf("request %d got %+v, %v", n, got, err)
+		}
+		if last = got.last; n == 0 {
+			d.signal(t, syscall.SIGTERM)
+		}
+	}
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last answer: %v", err)
 	}
 	if code := d.wait(t, patience); code != 0 {
 		t.Errorf("it ended with %d, want 0", code)

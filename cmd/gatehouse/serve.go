@@ -104,7 +104,7 @@ type node struct {
 
 	public, private net.Listener
 	guarded         *wire.Listener // public, guarded
-	newcomers       newcomers
+	connections     connections
 	gateway, admin  *http.Server
 	failed          chan error
 	closers         []func() error // in the order in which they were opened
@@ -172,7 +172,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	n.gateway = n.newcomers.watch(n.newServer(http.HandlerFunc(n.serveHTTP), quiet))
+	n.gateway = n.connections.watch(n.newServer(http.HandlerFunc(n.serveHTTP), quiet))
 	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}

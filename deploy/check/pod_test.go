@@ -121,13 +121,13 @@ func TestPodHasTimeToDrain(t *testing.T) {
 // TestLastingSettingsReplaceThePods, and no other does: those are loaded. Which
 // ones they are is told by the gateway's own list.
 func TestLastingSettingsReplaceThePods(t *testing.T) {
-	source, err := os.ReadFile("../../cmd/gatehouse/reload.go")
+	source, err := os.ReadFile("../../cmd/gatehouse/config/reload.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	lasting := regexp.MustCompile(`(?m)^\t\t\{"([a-z0-9_.]+)", &c\.`).FindAllStringSubmatch(string(source), -1)
 	if len(lasting) < 10 {
-		t.Fatalf("only %d settings were found in reload.go", len(lasting))
+		t.Fatalf("only %d settings were found in config/reload.go", len(lasting))
 	}
 	given := valueSets(t)["minimal"]
 	before := podAnnotations(t, mustRender(t, given, nil))

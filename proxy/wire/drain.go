@@ -1,11 +1,14 @@
 package wire
 
-import "context"
+import (
+	"context"
+	"net"
+)
 
-// Drain stops accepting, and returns when every connection that was accepted
-// has been handed to the server, or when ctx ends. From then on Accept waits
-// for Close: http.Server drops the first request of a connection that was still
-// being made when its Shutdown began.
+// Drain stops accepting, and returns when the server has taken every connection
+// that was accepted and come back for another one, or when ctx ends. From then
+// on Accept waits for Close: http.Server knows nothing of a connection between
+// its Accept and its ConnContext, and Shutdown would not wait for it.
 func (l *Listener) Drain(ctx context.Context) error {
 	l.draining.Store(true)
 	err := l.Listener.Close()
@@ -16,12 +19,9 @@ func (l *Listener) Drain(ctx context.Context) error {
 	return err
 }
 
-// isDrained is for the error of an inner Accept. Where it comes of Drain, no
-// further connection will be handed over.
-func (l *Listener) isDrained() bool {
-	if !l.draining.Load() {
-		return false
-	}
+// waitDrained is what Accept does when nothing is left to be handed over.
+func (l *Listener) waitDrained() (net.Conn, error) {
 	l.endDrain()
-	return true
+	<-l.ctx.Done()
+	return nil, net.ErrClosed
 }

@@ -3,8 +3,12 @@ package wire_test
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"gatehouse/proxy/wire"
 )
@@ -32,11 +36,17 @@ func TestDrainHandsOverWhatWasAccepted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			handed := make(chan error, 2)
+			handed, ended := make(chan struct{}, 1), make(chan error, 1)
 			go func() {
-				for range cap(handed) {
-					_, err := l.Accept()
-					handed <- err
+				for {
+					if _, err := l.Accept(); err != nil {
+						ended <- err
+						return
+					}
+					select {
+					case handed <- struct{}{}:
+					default: // one that only looks whether it can connect
+					}
 				}
 			}()
 			client, err := net.Dial("tcp", inner.Addr().String())
@@ -62,18 +72,94 @@ func TestDrainHandsOverWhatWasAccepted(t *testing.T) {
 					t.Errorf("the handshake: %v", err)
 				}
 			}
-			if err := <-handed; err != nil {
-				t.Errorf("the connection was not handed over: %v", err)
-			}
+			<-handed
 			if err := errors.Join(<-drained, l.Close()); err != nil {
 				t.Error(err)
 			}
-			if err := <-handed; !errors.Is(err, net.ErrClosed) {
+			if err := <-ended; !errors.Is(err, net.ErrClosed) {
 				t.Errorf("after Close, Accept returned %v", err)
 			}
 		})
 	}
 }
+
+// TestDrainWaitsForTheServer to have taken the last connection, and to have come
+// back for another one: between the two, http.Server has not noted it.
+func TestDrainWaitsForTheServer(t *testing.T) {
+	t.Parallel()
+	for name, secured := range map[string]bool{"plain": false, "TLS": true} {
+		synctest.Test(t, func(t *testing.T) {
+			cert, roots := certified(t) // by the clock of the bubble
+			o := wire.Options{Limits: wire.Limits{Bytes: 100, Lines: 10}, HeadTimeout: patience}
+			if secured {
+				o.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }
+			}
+			inner := &pipeListener{made: make(chan net.Conn), closed: make(chan struct{})}
+			l, err := wire.Listen(inner, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, server := net.Pipe()
+			var all sync.WaitGroup
+			all.Go(func() {
+				inner.made <- server
+				if secured {
+					if err := tls.Client(client, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: "127.0.0.1"}).Handshake(); err != nil {
+						t.Error(err)
+					}
+				}
+				_, _ = io.Copy(io.Discard, client) // the session tickets, until the end
+			})
+			taken, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var drained atomic.Bool
+			all.Go(func() {
+				if err := l.Drain(t.Context()); err != nil {
+					t.Error(err)
+				}
+				drained.Store(true)
+			})
+			synctest.Wait()
+			if drained.Load() {
+				t.Errorf("%s: drained before the server came back", name)
+			}
+			all.Go(func() { _, _ = l.Accept() }) // until Close
+			synctest.Wait()
+			if !drained.Load() {
+				t.Errorf("%s: not drained", name)
+			}
+			if err := errors.Join(taken.Close(), client.Close(), l.Close()); err != nil {
+				t.Error(err)
+			}
+			all.Wait()
+		})
+	}
+}
+
+// pipeListener accepts what is made, without a network.
+type pipeListener struct {
+	made   chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.made:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return nil }
 
 // countingListener tells of the first connection that it accepts.
 type countingListener struct {

@@ -47,13 +47,13 @@ type Listener struct {
 	secure *tls.Config // nil for plain connections
 	meter  *Metrics
 
-	ready   chan accepted // over TLS alone
+	ready   chan accepted // over TLS alone; closed when draining, after the last one
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
 	draining atomic.Bool
-	drained  chan struct{} // closed when nothing is accepted any more, by endDrain
+	drained  chan struct{} // closed by endDrain, when the server asks for more than there was
 	endDrain func()
 }
 
@@ -96,16 +96,18 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if l.secure == nil {
 		c, err := l.admit()
 		if err != nil {
-			if l.isDrained() {
-				<-l.ctx.Done()
-				return nil, net.ErrClosed
+			if l.draining.Load() {
+				return l.waitDrained()
 			}
 			return nil, err
 		}
 		return newConn(c, l.guard), nil
 	}
 	select {
-	case next := <-l.ready:
+	case next, more := <-l.ready:
+		if !more {
+			return l.waitDrained()
+		}
 		return next.conn, next.err
 	case <-l.ctx.Done():
 		return nil, net.ErrClosed
@@ -149,7 +151,7 @@ func (l *Listener) handshakes() {
 		if err != nil {
 			if l.draining.Load() {
 				underWay.Wait()
-				l.endDrain()
+				close(l.ready)
 				return
 			}
 			if !l.hand(accepted{err: err}) {

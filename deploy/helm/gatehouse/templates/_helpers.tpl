@@ -69,9 +69,9 @@ labels:
 {{- $config := include "gatehouse.config" . | fromYaml -}}
 {{- $limits := default dict (get $config "limits") -}}
 {{- dict
-  "settings" (pick $config "listen" "listen_h2c" "admin_listen" "shutdown_grace" "store" "delegation" "audit")
+  "settings" (pick $config "listen" "listen_h2c" "admin_listen" "shutdown_grace" "store" "delegation" "audit" "tracing")
   "limits" (pick $limits "scope" "max_header" "max_header_lines" "header_timeout" "idle_timeout" "http2")
   "token" (pick (default dict (get $config "token")) "prefix")
-  "log" (pick (default dict (get $config "log")) "format")
+  "log" (pick (default dict (get $config "log")) "format" "buffer")
   "tls" (hasKey $config "tls") | toJson -}}
 {{- end }}
