@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -168,4 +169,30 @@ func TestQuestionsAboutUsageWaitForEachOther(t *testing.T) {
 	if rows, err := n.Usage(t.Context(), acme, n.lastMonth()); err != nil || len(rows) == 0 {
 		t.Errorf("then: %d rows, %v", len(rows), err)
 	}
+}
+
+// TestNobodyWaitsForUsageWithoutEnd, behind a store that answers slowly.
+func TestNobodyWaitsForUsageWithoutEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		n := newWorld(t, "embedded").node()
+		person := n.account("acme")
+		keystore.HoldEmbedded(n.Store, func(command string) {
+			if command == "HLEN" {
+				<-time.After(time.Hour)
+			}
+		})
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			_, _ = n.Usage(t.Context(), person, n.lastMonth()) // the second matters
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		_, err := n.Usage(t.Context(), person, n.lastMonth())
+		wantErr(t, err, keystore.ErrUnavailable)
+		if waited := time.Since(begun); waited != 20*time.Second {
+			t.Errorf("it has waited %s", waited)
+		}
+		<-first
+	})
 }
