@@ -20,6 +20,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // chromium is the one browser of the tests; each has a context of its own in it,
@@ -238,7 +239,13 @@ func labelled(label string) string {
 // fill writes into the field of that label, in the place of what is there.
 func (b *tab) fill(label, value string) {
 	b.t.Helper()
-	b.run(chromedp.Clear(labelled(label)), chromedp.SendKeys(labelled(label), value))
+	b.run(focus(labelled(label)), chromedp.Evaluate[chromedp.Void](`document.activeElement.select()`), chromedp.KeyEvent(kb.Delete+value))
+}
+
+// focus puts the focus into a field that is shown. Keys are sent to whatever has
+// it: chromedp.SendKeys reads attributes of the field while events write them.
+func focus[S chromedp.Selectable](field S) chromedp.Action[chromedp.Void] {
+	return chromedp.Focus(field, chromedp.NodeVisible)
 }
 
 // text is what the page shows.

@@ -41,7 +41,7 @@ func (b *tab) chips() []string {
 // typeInto writes into what has the id, as a person does.
 func (b *tab) typeInto(id, text string) {
 	b.t.Helper()
-	b.run(chromedp.SendKeys(chromedp.CSS("#"+id), text))
+	b.run(focus(chromedp.CSS("#"+id)), chromedp.KeyEvent(text))
 }
 
 // choose gives a date or time input its value, as its picker does.
