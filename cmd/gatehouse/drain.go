@@ -37,6 +37,7 @@ func (n *node) wait(ctx context.Context) error {
 	err := errors.Join(n.gateway.Shutdown(grace), <-left)
 	// Operators can watch until the last request has ended. What they have begun
 	// is not cut off either: nobody would know whether a change was made.
+	n.operators.closeSilent()
 	err = errors.Join(err, n.admin.Shutdown(grace))
 	if err != nil {
 		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close(), n.admin.Close())
