@@ -6,7 +6,7 @@ BENCH_ROUNDS ?= 5
 IMAGE ?= gatehouse:dev
 export CGO_ENABLED ?= 1
 
-.PHONY: help build test deploytest lint fuzz bench cover golden image vuln deps run
+.PHONY: help build test gotest deploytest lint fuzz bench cover golden image vuln deps run
 
 help: ## say what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ deps: ## install what the tests need beside Go (Debian packages)
 	./.ci/deps
 
 test: deps ## run all tests, with nothing left out
+	$(MAKE) -j2 gotest deploytest
+
+gotest: deps ## run all tests but those of deploy/check
 	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=12m ./...
 
 deploytest: deps ## check deploy/: chart, Compose project, units, image (builds Helm and more: some minutes)

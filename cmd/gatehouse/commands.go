@@ -41,9 +41,17 @@ func (c *checkCommand) Run(t *terminal) error {
 	if c.Tests != "" {
 		return checkDecisions(t, loaded, c.Tests)
 	}
-	_, err = fmt.Fprintf(t.out, "%s is valid: %d routes, %d upstreams, %d products\n",
-		c.Config, len(loaded.Routes), len(loaded.Upstreams), len(loaded.Products))
+	_, err = fmt.Fprintf(t.out, "%s is valid: %s, %s, %s\n",
+		c.Config, counted(len(loaded.Routes), "route"), counted(len(loaded.Upstreams), "upstream"), counted(len(loaded.Products), "product"))
 	return err
+}
+
+// counted is how many things there are, in words.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 type healthCommand struct {

@@ -15,8 +15,8 @@ import (
 )
 
 // demoBackend answers for the products of the example configuration with
-// data that looks like theirs. It trusts the headers that the gateway sets, as
-// a real product would.
+// data that looks like theirs, and at every other path with what it was asked.
+// It trusts the headers that the gateway sets, as a real product would.
 type demoBackend struct {
 	mux *http.ServeMux
 	now func() time.Time
@@ -51,6 +51,7 @@ func newDemoBackend(now func() time.Time) *demoBackend {
 	b.mux.HandleFunc("GET /v4/account/{subaccount}/details", b.details)
 	b.mux.HandleFunc("PUT /v4/account/{subaccount}/details", b.rename)
 	b.mux.HandleFunc("/serp/v1/", b.serp)
+	b.mux.HandleFunc("/", echo)
 	return b
 }
 
@@ -175,6 +176,21 @@ func (b *demoBackend) serp(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	answerDemo(w, http.StatusOK, map[string]any{"success": true, "data": map[string]any{"query": q, "results": results}})
+}
+
+// echo answers what it was asked, so that one sees what a backend gets.
+func echo(w http.ResponseWriter, r *http.Request) {
+	headers := map[string]string{"Host": r.Host}
+	for name, values := range r.Header {
+		headers[name] = strings.Join(values, ", ")
+	}
+	text, err := json.MarshalIndent(map[string]any{"method": r.Method, "url": r.RequestURI, "headers": headers}, "", "  ")
+	if err != nil {
+		failDemo(w, http.StatusInternalServerError, "the request cannot be shown")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(text, '\n')) // the gateway has gone
 }
 
 func readDemo(r *http.Request, into any) error {

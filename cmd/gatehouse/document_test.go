@@ -1,16 +1,12 @@
 package main_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // document is a page whose commands are run as they stand, one after the other
@@ -20,12 +16,23 @@ type document struct {
 	file  string   // below the project's folder
 	needs []string // programs beside gatehouse, curl and a shell
 	files []string // files and folders of the project that its commands name
+
+	// change rewrites a file of those, where a test has no minutes to wait.
+	change func(text string) string
+	// at is what is done beside it, in the same shell, after the block that holds a text.
+	at map[string]func(t *testing.T, s *console)
 }
 
 // followed are the documents that are tried out. Its ports are made free ones, so
 // that tests can run side by side, and nothing else about them is changed.
 var followed = []document{
 	{file: "README.md", needs: []string{"redis-server", "openssl", "go"}, files: []string{"cmd", "client", "keystore", "policy", "proxy", "go.mod", "go.sum", "config.example.yaml"}},
+	{file: "docs/configuration.md", files: []string{"config.example.yaml"}},
+	{file: "docs/getting-started.md", needs: []string{"redis-server", "redis-cli", "prometheus", "promtool", "openssl", "jq"}, files: []string{"deploy/prometheus"}, change: impatient, at: map[string]func(t *testing.T, s *console){
+		"'gatehouse_store_available'":               isQuiet,
+		"'ALERTS{alertstate=\"firing\"}'":           leadsToTheCause,
+		"gatehouse health --ready --wait 30s\ncurl": goThroughRunbooks,
+	}},
 	{file: "docs/guides/billing.md", needs: []string{"jq", "openssl"}},
 	{file: "docs/guides/existing-api.md", needs: []string{"openssl"}},
 	{file: "docs/guides/load-balancer.md", needs: []string{"openssl"}},
@@ -38,18 +45,21 @@ var followed = []document{
 var elsewhere = map[string]string{
 	"docs/api.md":     "TestCommandsOfTheAPIDocumentWork",
 	"docs/backup.md":  "TestCommandsOfTheBackupDocumentWork",
+	"docs/deploy.md":  "TestCommandsOfTheDeployDocument of deploy/check",
 	"docs/explain.md": "TestCommandsOfTheExplainDocumentWork",
+
+	"docs/operations.md":                            "goThroughRunbooks",
+	"docs/runbooks/GatehouseDown.md":                "goThroughRunbooks",
+	"docs/runbooks/GatehousePropagationSlow.md":     "goThroughRunbooks",
+	"docs/runbooks/GatehouseRefusalsJumped.md":      "goThroughRunbooks",
+	"docs/runbooks/GatehouseReloadFailed.md":        "goThroughRunbooks",
+	"docs/runbooks/GatehouseStoreUnavailable.md":    "goThroughRunbooks",
+	"docs/runbooks/GatehouseUpstreamEjected.md":     "goThroughRunbooks",
+	"docs/runbooks/GatehouseCertificateExpiring.md": "TestRunbookOfCertificates",
 }
 
-// documentPatience is how long following a document may take.
-const documentPatience = 2 * time.Minute
-
-var (
-	// fenced is a block, and why it is not run, where that is said.
-	fenced = regexp.MustCompile("(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?```([a-z]+)\n(.*?)^```$")
-	// wellKnownPort is a port that documents and example files use.
-	wellKnownPort = regexp.MustCompile(`\b(3000|3001|637[0-9]|700[0-9]|808[0-9]|8443|900[0-9]|909[0-9]|2637[0-9])\b`)
-)
+// fenced is a block, and why it is not run, where that is said.
+var fenced = regexp.MustCompile("(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?```([a-z]+)\n(.*?)^```$")
 
 func TestDocumentsCanBeFollowed(t *testing.T) {
 	t.Parallel()
@@ -108,100 +118,16 @@ func blocksOf(t testing.TB, file string) []block {
 
 // follow runs the commands of the document, and compares what they print.
 func (d document) follow(t *testing.T) {
-	for _, program := range append([]string{"curl", "bash"}, d.needs...) {
+	for _, program := range append([]string{"curl"}, d.needs...) {
 		if _, err := exec.LookPath(program); err != nil {
 			lack(t, program)
 		}
 	}
-	ports := portsFor{}
-	folder := t.TempDir()
+	s := openConsole(t)
 	for _, name := range d.files {
-		copyProject(t, folder, name, ports)
+		s.copyProject(t, name, d.change)
 	}
-	blocks := blocksOf(t, d.file)
-	said, err := d.run(t, folder, ports, ports.in(t, scriptOf(blocks)))
-	printed := strings.Split(said, mark)
-	if err != nil {
-		t.Fatalf("%s: %v after:\n%s", d.file, err, printed[len(printed)-1])
-	}
-	run := 0
-	for i, b := range blocks {
-		if b.language != "sh" || b.notRun != "" {
-			continue
-		}
-		run++
-		if i+1 < len(blocks) && blocks[i+1].language == "text" {
-			expected(t, d.file, ports.in(t, blocks[i+1].text), printed[run])
-		}
-	}
-	if run == 0 {
-		t.Errorf("%s has no commands", d.file)
-	}
-}
-
-// mark is printed before the commands of each block.
-const mark = "\x01----\n"
-
-// scriptOf is the blocks of commands as one script.
-func scriptOf(blocks []block) string {
-	script := "set -euo pipefail\n"
-	for _, b := range blocks {
-		if b.language == "sh" && b.notRun == "" {
-			script += "printf '\\001----\\n'\n" + b.text
-		}
-	}
-	return script
-}
-
-// run runs the script, ends all that it leaves running, and returns what was
-// printed.
-func (d document) run(t *testing.T, folder string, ports portsFor, script string) (string, error) {
-	out, err := os.Create(filepath.Join(t.TempDir(), "printed"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shell := exec.Command("bash", "-c", script)
-	shell.Dir, shell.Stdout, shell.Stderr = folder, out, out
-	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	shell.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GATEHOUSE_") }),
-		"PATH="+binary(t)+":"+os.Getenv("PATH")+":/usr/sbin", "TMPDIR="+t.TempDir(), "GOCOVERDIR="+coverageFolder(t),
-		"GATEHOUSE_ADMIN_URL="+ports.in(t, "http://127.0.0.1:9090"))
-	if err := shell.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- shell.Wait() }()
-	timeout := time.NewTimer(documentPatience)
-	defer timeout.Stop()
-	select {
-	case err = <-ended:
-	case <-timeout.C:
-		err = fmt.Errorf("not done within %s", documentPatience)
-	}
-	endGroup(t, shell.Process.Pid)
-	said, readErr := os.ReadFile(out.Name())
-	if closeErr := out.Close(); readErr != nil || closeErr != nil {
-		t.Fatal(readErr, closeErr)
-	}
-	return string(said), err
-}
-
-// endGroup ends the processes that a shell started: gracefully, or else at once.
-func endGroup(t *testing.T, group int) {
-	t.Helper()
-	_ = syscall.Kill(-group, syscall.SIGTERM) // they may have ended
-	timeout := time.NewTimer(5 * time.Second)
-	defer timeout.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for syscall.Kill(-group, 0) == nil {
-		select {
-		case <-tick.C:
-		case <-timeout.C:
-			_ = syscall.Kill(-group, syscall.SIGKILL)
-			return
-		}
-	}
+	s.follow(t, d.file, d.at)
 }
 
 // expected compares lines that a document shows with what was printed: each must
@@ -223,53 +149,4 @@ func expected(t *testing.T, file, shown, printed string) {
 			return
 		}
 	}
-}
-
-// portsFor has the free port that a test uses in the place of each well-known one.
-type portsFor map[string]string
-
-func (p portsFor) in(t testing.TB, text string) string {
-	t.Helper()
-	return wellKnownPort.ReplaceAllStringFunc(text, func(port string) string {
-		for p[port] == "" || len(p[port]) > 5 || p[port] > "50000" { // Redis Cluster takes that plus 10000 too
-			p[port] = freePort(t)
-		}
-		return p[port]
-	})
-}
-
-// copyProject copies a file or folder of the project, with free ports.
-func copyProject(t *testing.T, folder, name string, ports portsFor) {
-	t.Helper()
-	source := filepath.Join("../..", name)
-	err := filepath.Walk(source, func(path string, about os.FileInfo, err error) error {
-		if err != nil || about.IsDir() && (about.Name() == "node_modules" || about.Name() == "testdata") {
-			return orSkip(err)
-		}
-		to := filepath.Join(folder, name, strings.TrimPrefix(path, source))
-		if about.IsDir() {
-			return os.MkdirAll(to, 0o700)
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-			return err
-		}
-		if strings.HasSuffix(path, ".yaml") {
-			text = []byte(ports.in(t, string(text)))
-		}
-		return os.WriteFile(to, text, 0o600)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func orSkip(err error) error {
-	if err != nil {
-		return err
-	}
-	return filepath.SkipDir
 }

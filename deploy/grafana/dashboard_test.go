@@ -105,7 +105,7 @@ func TestEveryQueryShowsSomething(t *testing.T) {
 	stage.Need(t, "prometheus")
 	g := stage.StartGatehouse(t, stage.StartRedis(t))
 	g.Load(t)
-	prometheus := stage.StartPrometheus(t, g, "../prometheus", func(rules string) string { return rules })
+	prometheus := stage.StartPrometheus(t, g, "../prometheus")
 
 	d := read(t)
 	queries := map[string]string{}

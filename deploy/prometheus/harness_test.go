@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -18,6 +19,9 @@ func TestMain(m *testing.M) {
 	stage.RemoveBinary()
 	os.Exit(code)
 }
+
+// patience is for how long something is waited for that has no promised time.
+const patience = time.Minute
 
 const (
 	runbooks = "../../docs/runbooks/"

@@ -24,8 +24,8 @@ type Prometheus struct {
 }
 
 // StartPrometheus starts one that scrapes the gateway. Folder is
-// deploy/prometheus; change rewrites its rules, which a test has no hours for.
-func StartPrometheus(t testing.TB, g *Gatehouse, folder string, change func(rules string) string) *Prometheus {
+// deploy/prometheus.
+func StartPrometheus(t testing.TB, g *Gatehouse, folder string) *Prometheus {
 	t.Helper()
 	Need(t, "prometheus")
 	own := t.TempDir()
@@ -34,7 +34,7 @@ func StartPrometheus(t testing.TB, g *Gatehouse, folder string, change func(rule
 		return strings.ReplaceAll(text, "_interval: 15s", "_interval: 1s")
 	}, own)
 	for _, rules := range []string{"recording.yaml", "alerts.yaml"} {
-		rewrite(t, filepath.Join(folder, rules), change, own)
+		rewrite(t, filepath.Join(folder, rules), func(text string) string { return text }, own)
 	}
 	p := &Prometheus{}
 	start := func(address string) *process {
@@ -48,6 +48,9 @@ func StartPrometheus(t testing.TB, g *Gatehouse, folder string, change func(rule
 	})
 	return p
 }
+
+// PrometheusAt is one that was started elsewhere, at HOST:PORT.
+func PrometheusAt(address string) *Prometheus { return &Prometheus{Address: address} }
 
 // rewrite puts a changed copy of the file into the folder.
 func rewrite(t testing.TB, file string, change func(string) string, folder string) string {

@@ -56,13 +56,3 @@ func (r *Redis) ping(address string) error {
 	}
 	return err
 }
-
-// Break ends the server at once.
-func (r *Redis) Break() { r.stop() }
-
-// Mend starts the server again, where it was and with what it had.
-func (r *Redis) Mend() {
-	r.t.Helper()
-	r.process = r.start(r.Address)
-	Eventually(r.t, patience, "redis-server answers again", func() error { return r.ping(r.Address) })
-}
