@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"gatehouse/policy"
 )
@@ -70,10 +71,13 @@ var ErrOtherTokens = errors.New("the tokens of the export begin with another pre
 // record that was never there. A dry run disturbs nobody.
 func (s *Store) Import(ctx context.Context, r io.ReadSeeker, o ImportOptions) (Imported, error) {
 	i := &importer{s: s, o: o, by: policy.Caller{Person: policy.Actor{Kind: policy.ActorCLI}}, done: make(Imported)}
-	run := func(ctx context.Context) error { return i.run(ctx, r) }
+	run := func(ctx context.Context, lease []guard) error {
+		i.lease = lease
+		return i.run(ctx, r)
+	}
 	err := error(nil)
 	if o.DryRun {
-		err = run(ctx)
+		err = run(ctx, nil)
 	} else {
 		err = s.leased(ctx, s.names.importing(), run)
 	}
@@ -91,6 +95,8 @@ type importer struct {
 	o    ImportOptions
 	by   policy.Caller
 	done Imported
+	// lease holds the import to being the only one.
+	lease []guard
 
 	owner   *storedAccount
 	held    guard         // holds the owner as it is here
@@ -192,8 +198,18 @@ func (i *importer) commit(ctx context.Context, c change, user UserID, changes []
 	if i.o.DryRun {
 		return nil
 	}
+	c.guards = slices.Concat(c.guards, i.lease)
 	c.event = i.s.eventOf(i.by, AccountImport, i.owner.account.ID, i.owner.uid).aboutUser(user, changes)
-	return i.s.commit(ctx, c)
+	err := i.s.commit(ctx, c)
+	if !errors.Is(err, errMoved) {
+		return err
+	}
+	for _, lease := range i.lease {
+		if holder, err := i.s.readRaw(ctx, lease.key); err != nil || holder != lease.want {
+			return errors.Join(errLeaseLost, err)
+		}
+	}
+	return err
 }
 
 // removals are what the audit trail of an account says was removed from this

@@ -174,6 +174,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{o: o, names: names{o.Prefix}}
 	s.permitted.Store(&o.Catalogue)
+	s.usage.turns = newUsageTurns()
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

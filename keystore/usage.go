@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,7 +30,8 @@ const (
 // usage is how keys were used, as far as it is not written yet. What is lost of
 // it is a minute of statistics, and nothing else.
 type usage struct {
-	keys sync.Map // policy.KeyID → *keyUse
+	keys  sync.Map // policy.KeyID → *keyUse
+	turns *usageTurns
 
 	mu   sync.Mutex
 	gone map[policy.AccountID][]policy.KeyID // keys whose counters are to be removed
@@ -41,6 +43,7 @@ type keyUse struct {
 
 	mu      sync.Mutex
 	last    int64 // when it was last let through, in Unix seconds; 0 for nothing new
+	since   int64 // when the first began that is counted, in Unix seconds
 	counts  tally
 	dropped bool // nobody will look at it any more
 }
@@ -87,9 +90,11 @@ type count struct {
 
 // noted is what was taken of a key, to be written.
 type noted struct {
-	id     policy.KeyID
-	last   int64
-	counts []count
+	id          policy.KeyID
+	last, since int64
+	counts      []count
+	// gone: the key is no more, and its requests count for its account alone.
+	gone bool
 }
 
 // Used notes that a request with the key was let through. It does no I/O, and
@@ -115,6 +120,9 @@ func (s *Store) Count(r CountedRequest) {
 		use := s.usage.of(r.Key, r.Account)
 		use.mu.Lock()
 		if !use.dropped {
+			if len(use.counts.all) == 0 || r.At.Unix() < use.since {
+				use.since = r.At.Unix()
+			}
 			use.counts.add(what)
 			use.mu.Unlock()
 			return
@@ -245,21 +253,25 @@ func (p *usagePortions) add(id policy.KeyID, counters int) {
 	p.counters += counters
 }
 
-// keepUsage writes how keys were used, where they still exist: what is known of
-// a key must not outlive it. While the store cannot be read, what was noted is
+// keepUsage writes how keys were used. What is known of a key must not outlive
+// it: of one that is gone, requests count for the account alone, if it is still
+// the one that was there when they began. While the store cannot be read, what was noted is
 // kept for the next time. Once it was sent it is forgotten, whatever the answer:
 // it may have arrived, and must not count twice.
 func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []policy.KeyID) error {
 	var taken []noted
 	for range commitTries {
-		guards, exist, err := s.existing(ctx, account, ids)
+		guards, made, exist, err := s.existing(ctx, account, ids)
 		if err != nil {
 			return err
 		}
 		if taken == nil {
 			taken = s.usage.take(account, ids)
 		}
-		taken = slices.DeleteFunc(taken, func(n noted) bool { return !exist[n.id] })
+		for i := range taken {
+			taken[i].gone = !exist[taken[i].id]
+		}
+		taken = slices.DeleteFunc(taken, func(n noted) bool { return n.gone && (len(n.counts) == 0 || n.since <= made) })
 		if len(taken) == 0 {
 			return nil
 		}
@@ -270,30 +282,34 @@ func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []p
 	return nil // the account changes all the time: this minute is lost
 }
 
-// existing returns which of the keys the account has, and the guards that hold
-// it to that.
-func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []policy.KeyID) ([]guard, map[policy.KeyID]bool, error) {
+// existing returns when the account was made, in Unix seconds, which of the keys
+// it has, and the guards that hold it to that. One that is gone has none, and
+// comes too late for every request.
+func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []policy.KeyID) (guards []guard, made int64, exist map[policy.KeyID]bool, err error) {
 	fields := make([]string, len(ids))
 	for i, id := range ids {
 		fields[i] = string(id)
 	}
 	index, err := s.client.HMGet(ctx, s.names.accountKeys(account), fields...).Result()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
-	raw, err := s.readRaw(ctx, s.names.account(account))
-	if err != nil {
-		return nil, nil, err
+	stored, raw, err := s.readAccount(ctx, account)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, math.MaxInt64, nil, nil
+	case err != nil:
+		return nil, 0, nil, err
 	}
-	guards := []guard{{key: s.names.account(account), want: raw}}
-	exist := make(map[policy.KeyID]bool, len(ids))
+	guards = []guard{{key: s.names.account(account), want: raw}}
+	exist = make(map[policy.KeyID]bool, len(ids))
 	for i, id := range ids {
-		if raw != "" && index[i] != nil {
+		if index[i] != nil {
 			exist[id] = true
 			guards = append(guards, guard{key: s.names.accountKeys(account), has: fields[i]})
 		}
 	}
-	return guards, exist, nil
+	return guards, stored.account.CreatedAt.Unix(), exist, nil
 }
 
 // take empties what was noted of the keys.
@@ -302,7 +318,7 @@ func (u *usage) take(account policy.AccountID, ids []policy.KeyID) []noted {
 	for _, id := range ids {
 		use := u.of(id, account)
 		use.mu.Lock()
-		n := noted{id: id, last: use.last, counts: use.counts.take()}
+		n := noted{id: id, last: use.last, since: use.since, counts: use.counts.take()}
 		use.last = 0
 		use.mu.Unlock()
 		taken = append(taken, n)

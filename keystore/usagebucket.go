@@ -29,9 +29,10 @@ const (
 	// everyKey stands for all keys of the account together. It is no key's id.
 	everyKey = policy.KeyID("all")
 	// usagePipeline is how many commands on buckets are sent at a time, and
-	// usageReadPipeline how many of those that are answered with all of a bucket.
+	// usageReadCounters for how many counters, unless a single bucket has more.
+	// Redis answers them in one go, for which lookups wait.
 	usagePipeline     = 500
-	usageReadPipeline = 100
+	usageReadCounters = 5_000
 	// maxUsageRoute is how many bytes of a route stand in a field.
 	maxUsageRoute = 256
 )
@@ -157,11 +158,13 @@ func (s *Store) usageSteps(account policy.AccountID, taken []noted) []step {
 		}
 	}
 	for _, n := range taken {
-		if n.last != 0 {
+		if n.last != 0 && !n.gone {
 			steps = append(steps, step{Kind: stepHSet, Key: s.names.used(account), Field: string(n.id), Value: strconv.FormatInt(n.last, 10)})
 		}
 		for _, c := range n.counts {
-			add(n.id, c)
+			if !n.gone {
+				add(n.id, c)
+			}
 			add(everyKey, c)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -66,9 +65,6 @@ func (r RankedUsage) before(other RankedUsage) int {
 // ErrUsageBusy says that another ranking is being made by this node.
 var ErrUsageBusy = errors.New("another ranking is being made")
 
-// rankPatience bounds the making of a ranking.
-const rankPatience = 20 * time.Second
-
 // RankUsage returns what had the most requests, in order, of the accounts and
 // keys that there are: requests of suspended accounts count like all others,
 // those of deleted ones for nothing, and those of keys that are gone for their
@@ -81,7 +77,7 @@ func (s *Store) RankUsage(ctx context.Context, r UsageRanking) ([]RankedUsage, e
 		return nil, fmt.Errorf("rank usage: %w", ErrUsageBusy)
 	}
 	defer s.ranking.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, rankPatience)
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	k := &ranker{usageReader: s.newUsageReader(r.UsageFilter, maxRankedHashes, maxRankedCounters), limit: max(r.Limit, 1)}
 	rows, err := k.rank(ctx, r)

@@ -12,8 +12,12 @@ import (
 	"gatehouse/policy"
 )
 
-// maxUsageRows is how many rows one answer has at the most.
-const maxUsageRows = 10_000
+const (
+	// maxUsageRows is how many rows one answer has at the most.
+	maxUsageRows = 10_000
+	// askPatience bounds the making of an answer, and the waiting for its turn.
+	askPatience = 20 * time.Second
+)
 
 // ErrTooMuchUsage is for a question whose answer would be too large, or for
 // which too much would have to be read.
@@ -59,6 +63,8 @@ type Usage struct {
 // keys that are gone count for the account as a whole alone. A caller that is
 // limited to subaccounts is told of the keys that reach no others.
 func (s *Store) Usage(ctx context.Context, by policy.Caller, f UsageFilter) ([]Usage, error) {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
 	rows, err := s.usageRows(ctx, by, f)
 	if err != nil {
 		return nil, fmt.Errorf("read usage: %w", err)
@@ -70,6 +76,11 @@ func (s *Store) usageRows(ctx context.Context, by policy.Caller, f UsageFilter) 
 	if by.Account == nil {
 		return nil, nil
 	}
+	giveBack, err := s.usage.turns.of(by.Account.ID).take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer giveBack()
 	keys, err := s.usageKeys(ctx, by, f)
 	if err != nil {
 		return nil, err

@@ -95,19 +95,73 @@ func (u *usageReader) wanted(accounts []policy.AccountID, keys ...policy.KeyID) 
 // order, and returns what add returns; or ErrTooMuchUsage where there are too
 // many of them.
 func (u *usageReader) read(ctx context.Context, wanted []wantedBucket, add func(usageCounter) error) error {
-	for part := range slices.Chunk(wanted, u.s.atOnce(usageReadPipeline)) {
-		pipe := u.s.client.Pipeline()
-		found := make([]*redis.MapStringStringCmd, len(part))
-		for i, w := range part {
-			found[i] = pipe.HGetAll(ctx, w.name)
+	for part := range slices.Chunk(wanted, u.s.atOnce(usagePipeline)) {
+		portions, err := u.portions(ctx, part)
+		if err != nil {
+			return err
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return errors.Join(ErrUnavailable, err)
-		}
-		for i, w := range part {
-			if err := u.addAll(w, found[i].Val(), add); err != nil {
+		for _, portion := range portions {
+			if err := u.readPortion(ctx, portion, add); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// portions are the buckets that there are, in portions of usageReadCounters; or
+// ErrTooMuchUsage, before any of them is read.
+func (u *usageReader) portions(ctx context.Context, part []wantedBucket) ([][]wantedBucket, error) {
+	giveBack, err := u.s.usage.turns.read.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer giveBack()
+	pipe := u.s.client.Pipeline()
+	lengths := make([]*redis.IntCmd, len(part))
+	for i, w := range part {
+		lengths[i] = pipe.HLen(ctx, w.name)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, errors.Join(ErrUnavailable, err)
+	}
+	var portions [][]wantedBucket
+	all, room := 0, 0
+	for i, w := range part {
+		counters := int(lengths[i].Val())
+		if counters == 0 {
+			continue
+		}
+		if all += counters; all > u.counters {
+			return nil, ErrTooMuchUsage
+		}
+		if room -= counters; room < 0 {
+			portions, room = append(portions, nil), usageReadCounters-counters
+		}
+		portions[len(portions)-1] = append(portions[len(portions)-1], w)
+	}
+	return portions, nil
+}
+
+// readPortion reads buckets by one pipeline, and adds them up before anybody
+// else reads some: what is read and not yet added up is in memory.
+func (u *usageReader) readPortion(ctx context.Context, portion []wantedBucket, add func(usageCounter) error) error {
+	giveBack, err := u.s.usage.turns.read.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	pipe := u.s.client.Pipeline()
+	found := make([]*redis.MapStringStringCmd, len(portion))
+	for i, w := range portion {
+		found[i] = pipe.HGetAll(ctx, w.name)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return errors.Join(ErrUnavailable, err)
+	}
+	for i, w := range portion {
+		if err := u.addAll(w, found[i].Val(), add); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -15,6 +15,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"go.uber.org/zap"
 
+	"gatehouse/keystore"
+	"gatehouse/policy"
 	"gatehouse/proxy/contract"
 	"gatehouse/proxy/dashboard/openid"
 	"gatehouse/proxy/dashboard/signin"
@@ -35,6 +37,7 @@ type Provider struct {
 type Asker interface {
 	Begin(ctx context.Context) (string, openid.Attempt, error)
 	Finish(ctx context.Context, a openid.Attempt, query url.Values) (openid.Person, error)
+	VouchesFor(account policy.AccountID) bool
 }
 
 const (
@@ -102,13 +105,16 @@ func (d *Dashboard) provider(v *visit) (Provider, error) {
 	return Provider{}, problem.New(problem.NotFound, "There is no such page.")
 }
 
-// offers reports whether people may sign in at the provider, or with a password
-// where it is "". A session that began in another way is over.
-func (d *Dashboard) offers(provider, issuer string) bool {
+// offers reports whether the user may sign in at the provider, as far as the
+// configuration says, or with a password where it is "". A session that began in
+// another way is over.
+func (d *Dashboard) offers(provider string, user *keystore.User) bool {
 	if provider == "" {
 		return !d.o.NoPasswords
 	}
-	return slices.ContainsFunc(d.o.Providers, func(p Provider) bool { return p.Name == provider && p.Issuer == issuer })
+	return slices.ContainsFunc(d.o.Providers, func(p Provider) bool {
+		return p.Name == provider && p.Issuer == user.Identity.Issuer && p.OpenID.VouchesFor(user.Account)
+	})
 }
 
 func attemptCookieOf(value string, seconds int) *http.Cookie {

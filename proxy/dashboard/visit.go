@@ -94,7 +94,7 @@ func (rt *route) identify(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if !d.offers(signin.Provider(found), found.User.Identity.Issuer) {
+	if !d.offers(signin.Provider(found), &found.User) {
 		return signin.ErrNoSession
 	}
 	v.session = found

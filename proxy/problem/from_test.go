@@ -115,11 +115,15 @@ func TestFrom(t *testing.T) {
 	}
 }
 
-func TestBadCursorNamesItsParameter(t *testing.T) {
+func TestBusyUsageSaysWhenToAskAgain(t *testing.T) {
 	t.Parallel()
 	if p := problem.From(keystore.ErrUsageBusy); p.RetryAfter != 5*time.Second {
 		t.Errorf("ask again in %v", p.RetryAfter)
 	}
+}
+
+func TestBadCursorNamesItsParameter(t *testing.T) {
+	t.Parallel()
 	if p := problem.From(keystore.ErrBadCursor); len(p.Fields) != 1 || p.Fields[0].Field != "cursor" {
 		t.Errorf("the fields are %v, want cursor", p.Fields)
 	}

@@ -75,6 +75,16 @@ type Accounts struct {
 	Domains map[string]policy.AccountID
 }
 
+// include reports whether somebody may be a user of the account.
+func (a *Accounts) include(account policy.AccountID) bool {
+	for _, of := range a.Domains {
+		if of == account {
+			return true
+		}
+	}
+	return a.Claim != "" || a.Fixed == account
+}
+
 // Provider is an identity provider. It is asked nothing before somebody wants
 // to sign in. It may be used concurrently.
 type Provider struct {
@@ -106,6 +116,10 @@ func New(o Options) (*Provider, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
+
+// VouchesFor reports whether its people may be users of the account. Where the
+// provider says of which account they are, it may be any.
+func (p *Provider) VouchesFor(account policy.AccountID) bool { return p.o.Accounts.include(account) }
 
 // with has the libraries use the provider's client.
 func (p *Provider) with(ctx context.Context) context.Context {
