@@ -4,7 +4,10 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/gatehouse ./cmd/gatehouse \
+# Git's folder is not here to say which build it is.
+ARG VERSION=dev
+ARG REVISION=unknown
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X main.stampedVersion=$VERSION -X main.stampedRevision=$REVISION" -o /out/gatehouse ./cmd/gatehouse \
  && mkdir -p /out/data
 
 # No shell, no package manager, not root: one static binary and the root certificates.

@@ -55,7 +55,7 @@ golden: ## rewrite the golden files of the tests; look at the difference
 	go test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' proxy cmd | xargs -n1 dirname | sort -u | sed 's|^|./|') -run 'Golden' -update
 
 image: ## build the container image
-	docker build -t $(IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) .
+	docker build -t $(IMAGE) --build-arg VERSION=$$(git describe --tags --always) --build-arg REVISION=$$(git rev-parse HEAD) .
 
 vuln: ## look for known vulnerabilities (asks the vulnerability database)
 	@go run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION) ./... || \

@@ -33,8 +33,11 @@ type responseWriter struct {
 	http.ResponseWriter
 	now       func() time.Time
 	requestID []string // the value of X-Request-Id
-	status    int      // 0: nothing was answered yet
-	written   int64
+	// connection is what the server around the gateway has the answer say of its
+	// connection; nil for nothing.
+	connection []string
+	status     int // 0: nothing was answered yet
+	written    int64
 	// multiplexed: the answer shares its connection with others (HTTP/2).
 	multiplexed bool
 	// old: the client speaks HTTP/1.0, whose 1xx answers and framing of
@@ -66,6 +69,12 @@ func (w *responseWriter) WriteHeader(status int) {
 	// ReverseProxy passes 1xx answers on as they are, and forgets every header
 	// behind them.
 	h := w.Header()
+	if status < http.StatusOK {
+		stripHop(h)
+		stripIdentity(h)
+	} else if w.connection != nil {
+		h["Connection"] = w.connection
+	}
 	h["X-Request-Id"] = w.requestID
 	if w.old {
 		if status < http.StatusOK {
@@ -75,9 +84,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		// for the next request.
 		h["Connection"] = []string{"close"}
 	}
-	if status < http.StatusOK {
-		stripIdentity(h)
-	} else if _, given := h["Content-Type"]; !given {
+	if _, given := h["Content-Type"]; !given && status >= http.StatusOK {
 		h["Content-Type"] = nil // or the server would guess one
 	}
 	if status >= http.StatusOK && w.status == 0 {

@@ -135,7 +135,7 @@ func (g *Gateway) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		Start: g.o.Now(), RequestID: requestID(r.Header, x.from.trusted, g.o.TokenPrefix), Method: methodName(r.Method),
 		Client: x.from.client, Peer: x.from.peer, Reason: reasonAllowed, Asked: Asked{request: r, trusted: x.from.trusted},
 	}
-	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, renewed: x.record.Start}
+	x.w = &responseWriter{ResponseWriter: w, now: g.o.Now, requestID: []string{x.record.RequestID}, connection: w.Header()["Connection"], renewed: x.record.Start}
 	x.w.old = !r.ProtoAtLeast(1, 1)
 	control := http.NewResponseController(w) // not every writer in tests has deadlines
 	switch {

@@ -100,6 +100,20 @@ func (f headerFilter) withholds(name string) bool {
 // isIdentity reports whether a header could be read as one of Gatehouse's own.
 func isIdentity(name string) bool { return hasPrefixFolded(name, "x-gatehouse-") }
 
+// stripHop removes what is said of one connection alone (RFC 9110 §7.6.1).
+func stripHop(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(strings.Trim(name, " \t"))
+		}
+	}
+	for _, name := range []string{
+		"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	} {
+		delete(h, name)
+	}
+}
+
 func stripIdentity(h http.Header) {
 	for name := range h {
 		if isIdentity(name) {

@@ -83,15 +83,19 @@ func (g *Gateway) isRequest(x *exchange) error {
 	return nil
 }
 
-// framesFault says what a request of HTTP/2 says twice and differently, which
-// net/http lets pass: a Host beside the authority (RFC 9113 §8.3.1), and a length
-// beside that of the frames. A length that it cannot read it takes for 0.
+// framesFault says what is wrong with a request of HTTP/2 that net/http lets
+// pass: what is said twice and differently, which is a Host beside the authority
+// (RFC 9113 §8.3.1) and a length beside that of the frames, where one that it
+// cannot read it takes for 0; and an expectation that no server knows.
 func framesFault(r *http.Request) string {
 	if r.ProtoMajor < 2 {
 		return "" // was judged by its bytes
 	}
 	if hosts := r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != r.Host {
 		return "its Host is not its authority"
+	}
+	if len(r.Header["Expect"]) > 0 {
+		return "there is an unknown expectation" // net/http has taken the known one out
 	}
 	if lengths := r.Header["Content-Length"]; len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10) {
 		return "its Content-Length is not the length of its body"

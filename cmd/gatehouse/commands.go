@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -121,24 +120,4 @@ type versionCommand struct{}
 func (versionCommand) Run(t *terminal) error {
 	_, err := fmt.Fprintln(t.out, "gatehouse "+version())
 	return err
-}
-
-// version is the module's version or the commit the binary was built from.
-func version() string {
-	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	revision, modified := "", ""
-	for _, setting := range build.Settings {
-		switch setting.Key {
-		case "vcs.revision":
-			revision = " " + setting.Value[:min(12, len(setting.Value))]
-		case "vcs.modified":
-			if setting.Value == "true" {
-				modified = " (modified)"
-			}
-		}
-	}
-	return build.Main.Version + revision + modified + " " + build.GoVersion
 }

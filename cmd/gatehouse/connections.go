@@ -31,9 +31,13 @@ type connections struct {
 }
 
 type connection struct {
-	protocol atomic.Int32 // major version of its first request; 0 before that
+	protocol atomic.Int32 // major version of its first request; 0 before that, or closed
 	awaited  atomic.Int64 // until when a request may come that no answer has forbidden, in Unix nanoseconds
 }
+
+// closed is in the place of the protocol of a connection that never made a
+// request, and never will.
+const closed = -1
 
 // connectionKey is the context key of a request's connection.
 type connectionKey struct{}
@@ -45,7 +49,10 @@ func (s *connections) watch(server *http.Server) *http.Server {
 		one := new(connection)
 		s.fresh.Add(1)
 		s.all.Store(c, one)
-		return connContext(context.WithValue(ctx, connectionKey{}, one), c)
+		if ctx = context.WithValue(ctx, connectionKey{}, one); connContext == nil {
+			return ctx
+		}
+		return connContext(ctx, c)
 	}
 	server.ConnState = s.changed
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,6 +69,9 @@ func (s *connections) watch(server *http.Server) *http.Server {
 func (s *connections) asked(one *connection, w http.ResponseWriter, r *http.Request) {
 	one.awaited.Store(math.MaxInt64)
 	s.meet(one, int32(r.ProtoMajor)) //nolint:gosec // 1 or 2
+	if one.protocol.Load() == closed {
+		panic(http.ErrAbortHandler) // its first request came a moment too late
+	}
 	if !s.parting.Load() {
 		return
 	}
@@ -84,14 +94,29 @@ func (s *connections) changed(c net.Conn, state http.ConnState) {
 		one.awaited.Store(time.Now().Add(quietPatience).UnixNano())
 	case http.StateHijacked, http.StateClosed:
 		s.all.Delete(c)
-		s.meet(one, -1)
+		s.meet(one, closed)
 	}
 }
 
-func (s *connections) meet(one *connection, protocol int32) {
-	if one.protocol.Load() == 0 && one.protocol.CompareAndSwap(0, protocol) {
+// meet reports whether the connection was fresh, which it is no more.
+func (s *connections) meet(one *connection, protocol int32) bool {
+	was := one.protocol.Load() == 0 && one.protocol.CompareAndSwap(0, protocol)
+	if was {
 		s.fresh.Add(-1)
 	}
+	return was
+}
+
+// closeSilent closes the connections that have not said anything yet.
+// http.Server would wait for them, for up to ten seconds, as for requests. Those
+// of HTTP/2 that have begun are left to it: it tells their clients.
+func (s *connections) closeSilent() {
+	s.all.Range(func(c, known any) bool {
+		if one := known.(*connection); one.awaited.Load() == 0 && s.meet(one, closed) {
+			_ = c.(net.Conn).Close() // nothing was promised to it
+		}
+		return true
+	})
 }
 
 // anyFresh reports whether a connection has not made a request yet.
@@ -111,9 +136,11 @@ func (s *connections) anyAwaited() bool {
 
 // part tells clients to go. Those that go on asking learn it from their next
 // answer; meanwhile new connections are accepted as ever. Then it stops
-// accepting, and waits for the first request of each connection that there is.
+// accepting, waits for the first request of each connection that there is, and
+// closes those that make none.
 func (n *node) part(ctx context.Context) {
 	n.connections.parting.Store(true)
+	n.operators.parting.Store(true)
 	waitWhile(ctx, quietPatience, n.connections.anyAwaited)
 	ctx, cancel := context.WithTimeout(ctx, newcomerPatience)
 	defer cancel()
@@ -121,6 +148,7 @@ func (n *node) part(ctx context.Context) {
 		n.log.Warn("the listener could not be closed", zap.Error(err))
 	}
 	waitWhile(ctx, newcomerPatience, n.connections.anyFresh)
+	n.connections.closeSilent()
 }
 
 // waitWhile returns when it is so no more, or after the time, or when ctx ends.

@@ -17,7 +17,7 @@ func (n *node) serve() {
 
 // wait serves until ctx ends, and then drains: not ready first, clients are told,
 // connections that were made get their first answer, requests under way get the
-// configured grace, and everything is closed. It returns an error when a listener
+// configured grace, those of operators too, and everything is closed. It returns an error when a listener
 // broke, or when requests had to be cut off.
 func (n *node) wait(ctx context.Context) error {
 	select {
@@ -35,12 +35,15 @@ func (n *node) wait(ctx context.Context) error {
 	left := make(chan error, 1)
 	go func() { left <- n.live.Load().Drain(grace) }()
 	err := errors.Join(n.gateway.Shutdown(grace), <-left)
+	// Operators can watch until the last request has ended. What they have begun
+	// is not cut off either: nobody would know whether a change was made.
+	n.operators.closeSilent()
+	err = errors.Join(err, n.admin.Shutdown(grace))
 	if err != nil {
-		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close())
+		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", n.config.ShutdownGrace, err), n.gateway.Close(), n.admin.Close())
 	}
 	n.tracing.stop(grace)
-	// Operators can watch until the last request has ended.
-	err = errors.Join(err, n.admin.Close(), n.close())
+	err = errors.Join(err, n.close())
 	for range cap(n.failed) {
 		if served := <-n.failed; !errors.Is(served, http.ErrServerClosed) {
 			err = errors.Join(err, served)

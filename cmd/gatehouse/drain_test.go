@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,9 @@ import (
 
 	"gatehouse/proxy/attacktest"
 )
+
+// newcomers is how long a connection may take to make its first request.
+const newcomers = 2 * time.Second
 
 // slowBackend answers when it is released.
 func slowBackend(t *testing.T) (b *backend, begun <-chan struct{}, release func()) {
@@ -296,5 +300,41 @@ func TestDrainSaysThatAnAnswerIsTheLast(t *testing.T) {
 	}
 	if code := d.wait(t, patience); code != 0 {
 		t.Errorf("it ended with %d, want 0", code)
+	}
+}
+
+// TestDrainCutsTheSilentOff: who has connected, over any protocol, and asks for
+// nothing is no request, and is not waited for as long as for one.
+func TestDrainCutsTheSilentOff(t *testing.T) {
+	t.Parallel()
+	const grace = newcomers + 2*time.Second
+	certFile, keyFile, roots := certificate(t)
+	plain := startGateway(t, settings{Store: embeddedStore(t), Grace: grace.String()})
+	secure := startGateway(t, settings{
+		Store: embeddedStore(t), Grace: grace.String(), TLS: fmt.Sprintf(`{cert_file: %q, key_file: %q}`, certFile, keyFile),
+	})
+	for _, open := range []func() (net.Conn, error){
+		func() (net.Conn, error) { return plain.dial(request{}) },
+		func() (net.Conn, error) { return net.Dial("tcp", plain.admin) },
+		func() (net.Conn, error) {
+			return tls.Dial("tcp", secure.addr, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots})
+		},
+		func() (net.Conn, error) {
+			return tls.Dial("tcp", secure.addr, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, NextProtos: []string{"h2"}})
+		},
+	} {
+		c, err := open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }() // the gateway closes it too
+	}
+	for _, g := range []*gateway{plain, secure} {
+		g.signal(t, syscall.SIGTERM)
+	}
+	for _, g := range []*gateway{plain, secure} {
+		if code := g.wait(t, patience); code != 0 {
+			t.Errorf("it ended with %d: %s", code, g.stderr.String())
+		}
 	}
 }

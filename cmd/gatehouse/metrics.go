@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +19,8 @@ func (n *node) declareMetrics() {
 		Name: "gatehouse_build_info",
 		Help: "1; its labels say which build this is.",
 	}, []string{"version", "revision", "go_version"})
-	build.WithLabelValues(buildLabels()...).Set(1)
+	b := readBuild()
+	build.WithLabelValues(b.version, b.revision, b.goVersion).Set(1)
 	n.signIns = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_sign_ins_total",
 		Help: "Attempts to sign in, by method and outcome.",
@@ -31,22 +31,6 @@ func (n *node) declareMetrics() {
 		}
 	}
 	n.registry.MustRegister(build, n.signIns, certificateMetrics{n})
-}
-
-// buildLabels are version, revision and Go's own version; "unknown" for what
-// the build does not say.
-func buildLabels() []string {
-	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return []string{"unknown", "unknown", "unknown"}
-	}
-	revision := "unknown"
-	for _, setting := range build.Settings {
-		if setting.Key == "vcs.revision" {
-			revision = setting.Value
-		}
-	}
-	return []string{build.Main.Version, revision, build.GoVersion}
 }
 
 func (n *node) countSignIn(m signin.Method, outcome signin.Outcome) {

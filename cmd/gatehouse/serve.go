@@ -104,7 +104,8 @@ type node struct {
 
 	public, private net.Listener
 	guarded         *wire.Listener // public, guarded
-	connections     connections
+	connections     connections    // of clients
+	operators       connections
 	gateway, admin  *http.Server
 	failed          chan error
 	closers         []func() error // in the order in which they were opened
@@ -176,7 +177,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 	if n.guarded, err = n.guard(n.public); err != nil {
 		return err
 	}
-	n.admin = n.newAdmin(quiet)
+	n.admin = n.operators.watch(n.newAdmin(quiet))
 	return nil
 }
 

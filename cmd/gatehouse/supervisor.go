@@ -63,7 +63,8 @@ func (n *node) feedWatchdog() error {
 		tick := time.NewTicker(within / timesInTime)
 		defer tick.Stop()
 		for {
-			if err := n.alive(ctx, within/timesInTime); err == nil {
+			// A node that drains has stopped listening, and TimeoutStopSec bounds it.
+			if err := n.alive(ctx, within/timesInTime); err == nil || n.draining.Load() {
 				n.tell(daemon.SdNotifyWatchdog)
 			} else if ctx.Err() == nil {
 				n.log.Warn("the gateway does not answer itself: systemd is not told that it is alive", zap.Error(err))

@@ -75,6 +75,9 @@ func find[T any](stage instructions.Stage) []T {
 	return found
 }
 
+// buildArguments are what `docker build` is given as --build-arg.
+var buildArguments = map[string]string{"VERSION": "v1.2.3", "REVISION": "0123456789abcdef0123456789abcdef01234567"}
+
 // build runs the RUN instructions in a clone of what is committed, without what
 // .dockerignore leaves out.
 func build() error {
@@ -90,7 +93,12 @@ func build() error {
 	for _, run := range find[*instructions.RunCommand](all[0]) {
 		script += strings.ReplaceAll(run.CmdLine[0], "/out", out) + "\n"
 	}
-	if said, err := exec.Command("/bin/sh", "-c", script).CombinedOutput(); err != nil {
+	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd.Env = os.Environ()
+	for _, arg := range find[*instructions.ArgCommand](all[0]) {
+		cmd.Env = append(cmd.Env, arg.Args[0].Key+"="+buildArguments[arg.Args[0].Key])
+	}
+	if said, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", script, err, said)
 	}
 	return nil
@@ -142,6 +150,14 @@ func TestImageIsOnlyGatehouse(t *testing.T) {
 		if !labels["org.opencontainers.image."+want] {
 			t.Errorf("it has no label %s", want)
 		}
+	}
+}
+
+// TestImageKnowsWhichBuildItIs, although its build sees no repository.
+func TestImageKnowsWhichBuildItIs(t *testing.T) {
+	said, err := gatehouse(t, nil, "version").CombinedOutput()
+	if want := "gatehouse v1.2.3 0123456789ab "; err != nil || !strings.HasPrefix(string(said), want) {
+		t.Errorf("it says %q, %v, want %q", said, err, want)
 	}
 }
 

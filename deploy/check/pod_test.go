@@ -174,6 +174,10 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{"an open admin token", "minimal", func(v values) { set(v, "open-sesame-0123456789", "config", "admin_token") }, "admin_token"},
 		{"an open password", "minimal", func(v values) { set(v, "hunter2", "config", "store", "redis", "password") }, "password"},
 		{"an open password of Sentinels", "minimal", func(v values) { set(v, "hunter2", "config", "store", "redis", "sentinel_password") }, "sentinel_password"},
+		{"an open secret of a provider", "minimal", func(v values) {
+			set(v, []any{values{"name": "sso", "client_secret": "hunter2"}}, "config", "dashboard", "providers")
+		}, "client_secret"},
+		{"an open token of a collector", "minimal", func(v values) { set(v, "Bearer hunter2", "config", "tracing", "headers", "Authorization") }, "Authorization"},
 		{"a digest that is none", "minimal", func(v values) { set(v, "latest", "image", "digest") }, "digest"},
 		{"a secret without a key", "minimal", func(v values) { set(v, values{"name": "x"}, "secrets", "X") }, "key"},
 		{"two stores", "embedded", func(v values) { set(v, []any{"redis:6379"}, "config", "store", "redis", "addrs") }, "store"},
