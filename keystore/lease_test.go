@@ -113,7 +113,7 @@ func TestImportWithoutItsLeaseWritesNothing(t *testing.T) {
 			client, name := keystore.ClientOf(n.Store), n.w.options.Prefix+"importing"
 			stopped := false
 			n.hook(func(ctx context.Context, cmd redis.Cmder, next func() error) error {
-				if !stopped && cmd.Name() == "evalsha" && client.Exists(ctx, name).Val() > 0 {
+				if cmd.Name() == "evalsha" && !stopped && client.Exists(ctx, name).Val() > 0 {
 					stopped = true
 					client.Set(ctx, name, "second", 0)
 				}

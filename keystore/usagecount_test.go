@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,24 +248,26 @@ func TestLostAnswerCountsOnce(t *testing.T) {
 	n := w.node()
 	person := n.account("acme")
 	k, _ := n.key(person)
-	broken := ""
+	var broken atomic.Value // the connection that hears of changes is looked at too
+	broken.Store("")
 	n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-		if cmd.Name() == broken {
+		if cmd.Name() == broken.Load() {
 			return errors.New("not sent")
 		}
 		err := next()
-		if broken == "answer" && isScript(cmd.Name()) {
+		if broken.Load() == "answer" && isScript(cmd.Name()) {
 			return errors.New("answer lost")
 		}
 		return err
 	})
 	n.count(k.ID, "acme", read, "allowed", w.clock.Now())
-	for _, broken = range []string{"hmget", "answer"} {
+	for _, what := range []string{"hmget", "answer"} {
+		broken.Store(what)
 		if err := n.FlushUsage(t.Context()); err == nil {
-			t.Errorf("%s: got no error", broken)
+			t.Errorf("%s: got no error", what)
 		}
 	}
-	broken = ""
+	broken.Store("")
 	n.flush()
 	if got := usageOf(n, person); len(got) != 1 || !strings.HasSuffix(got[0], "allowed 1") {
 		t.Errorf("told %q, want one request", got)

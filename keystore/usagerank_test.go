@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -305,16 +306,17 @@ func TestNothingIsRankedOfAStoreThatIsAway(t *testing.T) {
 		_, err := n.RankUsage(ctx, wanted)
 		wantErr(t, err, keystore.ErrUnavailable)
 		for _, command := range []string{"zrange", "exists", "hgetall"} {
-			broken := true
+			var broken atomic.Bool
+			broken.Store(true)
 			n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-				if broken && cmd.Name() == command {
+				if broken.Load() && cmd.Name() == command {
 					return errors.New("away")
 				}
 				return next()
 			})
 			_, err := n.RankUsage(t.Context(), wanted)
 			wantErr(t, err, keystore.ErrUnavailable)
-			broken = false
+			broken.Store(false)
 		}
 		if got := ranked(n, rank(by)); len(got) != 1 {
 			t.Errorf("ranked are %q", got)
