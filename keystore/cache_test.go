@@ -41,9 +41,9 @@ func (n *node) hears() *node {
 func (n *node) hearing(changes uint64, do func()) {
 	n.t.Helper()
 	n.hears()
-	before := keystore.Invalidations(n.Store)
+	before := n.changes.Load()
 	do()
-	eventually(n.t, "the changes are heard of", func() bool { return keystore.Invalidations(n.Store) >= before+changes })
+	eventually(n.t, "the changes are heard of", func() bool { return n.changes.Load() >= before+changes })
 }
 
 // keyFrom makes an account and a key, and lets the node hear of both before it

@@ -31,9 +31,6 @@ func SpendersWaiting(s *Store) int {
 	return len(s.combiner.waiting)
 }
 
-// Invalidations counts what the store has heard or made of changes.
-func Invalidations(s *Store) uint64 { return s.keys.generation.Load() + s.accounts.generation.Load() }
-
 // Mint makes a token from the given source of randomness.
 func Mint(prefix string, random io.Reader) (Token, error) { return mintToken(prefix, random) }
 

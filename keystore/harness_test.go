@@ -155,6 +155,8 @@ type node struct {
 	*keystore.Store
 	w *world
 	t *testing.T
+	// changes is how many it has heard of, its own included.
+	changes *atomic.Uint64
 }
 
 func (w *world) node(changes ...func(*keystore.Options)) *node {
@@ -170,11 +172,21 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	for _, change := range changes {
 		change(&o)
 	}
-	s, err := keystore.Open(context.WithoutCancel(w.t.Context()), o)
-	if err != nil {
+	n := &node{w: w, t: w.t, changes: &atomic.Uint64{}}
+	told := o.Changed
+	o.Changed = func(c keystore.Change) {
+		if c != (keystore.Change{}) {
+			n.changes.Add(1)
+		}
+		if told != nil {
+			told(c)
+		}
+	}
+	var err error
+	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
 	}
-	return &node{Store: s, w: w, t: w.t}
+	return n
 }
 
 // second is another node of the same store; an embedded one is its own.
