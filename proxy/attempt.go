@@ -295,11 +295,15 @@ func (t *attempt) explain(err error) error {
 	case t.client.Err() != nil:
 		return errors.Join(errClientGone, err)
 	case t.isLate() || t.connected && errors.As(err, &timeout) && timeout.Timeout():
-		return &problem.Problem{Code: problem.UpstreamTimeout, Detail: "The product behind this gateway did not answer in time.", Cause: err}
+		return late(err)
 	case t.isTwice:
 		err = errors.Join(errSentTwice, err)
 	}
 	return unreachable(err)
+}
+
+func late(cause error) error {
+	return &problem.Problem{Code: problem.UpstreamTimeout, Detail: "The product behind this gateway did not answer in time.", Cause: cause}
 }
 
 func unreachable(cause error) error {

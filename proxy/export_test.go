@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"net/netip"
 	"time"
 )
@@ -50,3 +51,6 @@ var CloseFrame = closeFrame
 
 // SplitProtocols is for tests.
 var SplitProtocols = splitProtocols
+
+// CallTimeout is what a gRPC client says that a call may take.
+func CallTimeout(h http.Header) (time.Duration, bool) { return callTimeout(h) }

@@ -73,6 +73,8 @@ func (u *Upstream) Serve(w http.ResponseWriter, r *http.Request, a Access) error
 		return u.tunnel(w, x, upgraded, backend)
 	case failure != nil && p != nil:
 		return p
+	case failure != nil && t.client.Err() == nil && x.isOverdue(u.now()):
+		return late(failure) // the backend ended what took longer than the client wanted
 	case failure != nil:
 		return t.explain(failure)
 	}

@@ -72,7 +72,7 @@ func errorSections(t *testing.T) (sections map[problem.Code]errorSection, before
 
 // grpcNames are the statuses that refused calls can have.
 var grpcNames = map[string]string{
-	"3": "INVALID_ARGUMENT", "7": "PERMISSION_DENIED", "8": "RESOURCE_EXHAUSTED", "10": "ABORTED",
+	"3": "INVALID_ARGUMENT", "4": "DEADLINE_EXCEEDED", "7": "PERMISSION_DENIED", "8": "RESOURCE_EXHAUSTED", "10": "ABORTED",
 	"12": "UNIMPLEMENTED", "13": "INTERNAL", "14": "UNAVAILABLE", "16": "UNAUTHENTICATED",
 }
 

@@ -9,6 +9,7 @@ import (
 // The status codes of gRPC that refusals have.
 const (
 	grpcInvalidArgument   = 3
+	grpcDeadlineExceeded  = 4
 	grpcPermissionDenied  = 7
 	grpcResourceExhausted = 8
 	grpcAborted           = 10
@@ -25,7 +26,9 @@ func GRPC(p *Problem) (status, message string) {
 }
 
 // grpcStatus follows the mapping of HTTP statuses that gRPC clients use for
-// answers of proxies, but names bad requests and limits more closely.
+// answers of proxies, but names bad requests and limits more closely, and what
+// was late: clients send again what was UNAVAILABLE, and a backend that was late
+// may have acted on it.
 func (p *Problem) grpcStatus() int {
 	switch p.Code.Status() {
 	case http.StatusUnauthorized:
@@ -38,8 +41,10 @@ func (p *Problem) grpcStatus() int {
 		return grpcResourceExhausted
 	case http.StatusConflict:
 		return grpcAborted
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusRequestTimeout:
 		return grpcUnavailable
+	case http.StatusGatewayTimeout:
+		return grpcDeadlineExceeded
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return grpcInvalidArgument
 	}

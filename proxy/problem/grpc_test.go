@@ -13,7 +13,7 @@ func TestEveryCodeHasAGRPCStatus(t *testing.T) {
 	t.Parallel()
 	want := map[int]string{
 		400: "3", 401: "16", 403: "7", 404: "12", 405: "12", 408: "14", 409: "10", 413: "8", 415: "12", 422: "3", 429: "8", 431: "8",
-		500: "13", 501: "12", 502: "14", 503: "14", 504: "14",
+		500: "13", 501: "12", 502: "14", 503: "14", 504: "4",
 	}
 	for _, code := range problem.Codes() {
 		if got, _ := problem.GRPC(problem.New(code, "x")); got != want[code.Status()] {
