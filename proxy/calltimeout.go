@@ -25,7 +25,7 @@ func callTimeout(h http.Header) (timeout time.Duration, ok bool) {
 	if err != nil || unit == 0 {
 		return 0, false
 	}
-	if most := uint64(math.MaxInt64 / unit); n > most {
+	if most := uint64(math.MaxInt64 / unit); n > most { // #nosec G115 -- positive
 		n = most
 	}
 	return time.Duration(n) * unit, true // #nosec G115 -- at most MaxInt64
