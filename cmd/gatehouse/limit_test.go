@@ -65,8 +65,12 @@ func TestGatewaysShareTheBudgetOfAKey(t *testing.T) {
 		t.Errorf("another route's budget was taken from: refused by %q", name)
 	}
 
+	const heard = "gatehouse_change_propagation_seconds_count"
+	before := []float64{one.metric(t, heard), two.metric(t, heard)}
 	other := one.createKey(t, one.root, may("datacenter_shared:read"))
-	for _, g := range gateways {
+	for i, g := range gateways {
+		// A node that hears of it later forgets what it has seen of it.
+		eventually(t, patience, "the key is heard of", func() error { return unless(g.metric(t, heard) > before[i], "it is not") })
 		if passed := g.passing(t, 1, by(other)); passed != 1 { // it is known here now
 			t.Fatalf("%d requests passed", passed)
 		}
