@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"gatehouse/keystore"
+	"gatehouse/keystore/porttest"
 )
 
 // redisServer is a redis-server process on a loopback port.
@@ -70,7 +71,7 @@ func startServer(folder string, args ...string) (*redisServer, error) {
 	var err error
 	for range 5 {
 		var port int
-		if port, err = freePort(); err != nil {
+		if port, err = ports.Free(context.Background()); err != nil {
 			return nil, err
 		}
 		s := &redisServer{addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
@@ -85,14 +86,7 @@ func startServer(folder string, args ...string) (*redisServer, error) {
 	return nil, err
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
+var ports = porttest.New()
 
 // start starts the process and waits until it answers. It dies with the test
 // process, also when that is killed.
@@ -191,7 +185,7 @@ func startCluster() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		bus, err := freePort()
+		bus, err := ports.Free(context.Background())
 		if err != nil {
 			return nil, err
 		}

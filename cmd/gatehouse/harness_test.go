@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"gatehouse/keystore/porttest"
 )
 
 // patience is for how long something is waited for that has no promised time.
@@ -186,13 +187,14 @@ func (p *process) hasEnded() bool {
 	}
 }
 
-// freePort is one that nobody listened on a moment ago.
+var ports = porttest.New()
+
+// freePort is one that nobody listens on, and that no other test gets.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := ports.Free(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }() // that is all it was for
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return strconv.Itoa(port)
 }

@@ -6,9 +6,7 @@ package stage
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -16,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"gatehouse/keystore/porttest"
 )
 
 const (
@@ -137,20 +137,16 @@ func (p *process) stop() {
 	<-p.ended
 }
 
-// freePort is one that nobody listened on a moment ago.
+var ports = porttest.New() //nolint:gochecknoglobals // each is to be given once
+
+// freePort is one that nobody listens on, and that no other test gets.
 func freePort(t testing.TB) string {
 	t.Helper()
-	var any net.ListenConfig
-	l, err := any.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := ports.Free(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }() // that is all it was for
-	address, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		t.Fatal(errors.New("no TCP address"))
-	}
-	return strconv.Itoa(address.Port)
+	return strconv.Itoa(port)
 }
 
 // Output runs a program to its end and returns what it said.
