@@ -255,9 +255,9 @@ func (p *usagePortions) add(id policy.KeyID, counters int) {
 
 // keepUsage writes how keys were used. What is known of a key must not outlive
 // it: of one that is gone, requests count for the account alone, if it is still
-// the one that was there when they began. While the store cannot be read, what was noted is
-// kept for the next time. Once it was sent it is forgotten, whatever the answer:
-// it may have arrived, and must not count twice.
+// the one that was there when they began. While the store cannot be read, what
+// was noted is kept for the next time. Once it was sent it is forgotten, whatever
+// the answer: it may have arrived, and must not count twice.
 func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []policy.KeyID) error {
 	var taken []noted
 	for range commitTries {

@@ -17,8 +17,8 @@ func (n *node) serve() {
 
 // wait serves until ctx ends, and then drains: not ready first, clients are told,
 // connections that were made get their first answer, requests under way get the
-// configured grace, those of operators too, and everything is closed. It returns an error when a listener
-// broke, or when requests had to be cut off.
+// configured grace, those of operators too, and everything is closed. It returns
+// an error when a listener broke, or when requests had to be cut off.
 func (n *node) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
