@@ -54,7 +54,6 @@ var (
 	ErrConflict = errors.New("another change came first")
 
 	errShortReply = errors.New("redis answered fewer values than were asked for")
-	errEmptied    = errors.New("the store was emptied or replaced while the gateway ran")
 	errNotReached = errors.New("the store was not reached yet")
 )
 
@@ -124,6 +123,9 @@ type Options struct {
 
 	// ReadOnly begins no new store where there is none.
 	ReadOnly bool
+	// Create begins a new store where there is none. Tests and the demo set it;
+	// a gateway never does: an empty store is an outage.
+	Create bool
 
 	Now func() time.Time
 	Log *zap.Logger
