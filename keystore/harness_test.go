@@ -113,7 +113,7 @@ func newWorld(t *testing.T, kind string) *world {
 	w.options = keystore.Options{
 		Prefix: fmt.Sprintf("test%d:", prefixes.Add(1)), Timeout: 10 * time.Second, Mode: keystore.Strict,
 		CacheTTL: 5 * time.Second, CacheEntries: 20_000, Catalogue: catalogue, TokenPrefix: "gk_",
-		MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
+		MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(), Create: true,
 	}
 	switch kind {
 	case "miniredis":
@@ -123,7 +123,7 @@ func newWorld(t *testing.T, kind string) *world {
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
 	case "embedded":
-		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db.jsonl")
+		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db")
 	}
 	return w
 }
@@ -339,7 +339,20 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	}
 }
 
-func (n *node) hook(h hook) { keystore.ClientOf(n.Store).AddHook(h) }
+func (n *node) hook(h hook) {
+	if n.w.kind == "embedded" {
+		keystore.HookEmbedded(n.Store, func(ctx context.Context, command string, next func() error) error {
+			if command == "mget" { // the disk keeps to no timeout; what stands for it does
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, n.w.options.Timeout)
+				defer cancel()
+			}
+			return h(ctx, redis.NewCmd(ctx, command), next)
+		})
+		return
+	}
+	keystore.ClientOf(n.Store).AddHook(h)
+}
 
 // records returns the key records that are in the store, by their names.
 func (n *node) records() map[string]string {

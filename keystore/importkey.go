@@ -102,25 +102,19 @@ func (i *importer) standing(ctx context.Context, waiting []*exported) (*keysHere
 
 // indexed returns the hashes that the index has for those ids.
 func (i *importer) indexed(ctx context.Context, wanted []indexEntry) (map[policy.KeyID]string, error) {
-	fields := make([]string, len(wanted))
+	ids := make([]policy.KeyID, len(wanted))
 	for n, e := range wanted {
-		fields[n] = e.id
+		ids[n] = policy.KeyID(e.id)
 	}
-	values, err := i.s.client.HMGet(ctx, i.s.names.accountKeys(i.owner.account.ID), fields...).Result()
-	if err != nil || len(values) != len(fields) {
-		return nil, errors.Join(ErrUnavailable, err)
+	entries, err := i.s.indexEntriesOf(ctx, i.owner.account.ID, ids)
+	if err != nil {
+		return nil, err
 	}
 	hashes := map[policy.KeyID]string{}
-	for n, value := range values {
-		text, is := value.(string)
-		if !is {
-			continue
+	for n, entry := range entries {
+		if entry != nil {
+			hashes[ids[n]] = entry.tokenHash
 		}
-		entry, err := parseIndex(fields[n], text)
-		if err != nil {
-			return nil, errors.Join(ErrUnavailable, err)
-		}
-		hashes[policy.KeyID(fields[n])] = entry.tokenHash
 	}
 	return hashes, nil
 }
@@ -133,7 +127,7 @@ func (i *importer) judge(k *storedKey, raw string, now *keysHere) (ImportOutcome
 		return ImportConflict, nil
 	case raw == "" && now.removed[k.key.ID] && !i.o.BringBack:
 		return ImportRemoved, nil
-	case raw == "" && gone(k, i.s.o.Now()):
+	case raw == "" && goneForGood(&k.key, i.s.o.Now()):
 		return ImportExpired, nil
 	case raw == "":
 		return ImportCreated, nil
@@ -153,7 +147,7 @@ func (i *importer) judge(k *storedKey, raw string, now *keysHere) (ImportOutcome
 		return ImportUnchanged, nil
 	case same == wanted:
 		return ImportCreated, nil // it was not written to the end
-	case i.o.Replace && !gone(k, i.s.o.Now()):
+	case i.o.Replace && !goneForGood(&k.key, i.s.o.Now()):
 		return ImportReplaced, nil
 	}
 	return ImportKept, nil
@@ -165,10 +159,7 @@ func (i *importer) keyChange(e *exported, raw string) (change, error) {
 	if err != nil {
 		return change{}, err
 	}
-	index := indexEntry{created: e.created, tokenHash: e.key.tokenHash}
-	if e.key.key.Replaced() {
-		index.ends = e.key.key.Expiry.Unix()
-	}
+	index := indexEntry{created: e.created, tokenHash: e.key.tokenHash, ends: endOf(&e.key.key)}
 	return change{guards: []guard{{key: set.Key, want: raw}}, steps: []step{
 		{Kind: stepHSet, Key: i.s.names.accountKeys(e.key.key.Account), Field: string(e.key.key.ID), Value: index.value()},
 		set,

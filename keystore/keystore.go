@@ -143,9 +143,10 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	client    redis.UniversalClient
+	client    redis.UniversalClient // nil for an embedded store
 	committer committer
-	reader    *reader
+	data      data
+	reader    getter
 	names     names
 	keys      *memories[[sha256.Size]byte, storedKey]
 	accounts  *memories[policy.AccountID, storedAccount]
@@ -177,12 +178,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{o: o, names: names{o.Prefix}}
 	s.permitted.Store(&o.Catalogue)
 	s.usage.turns = newUsageTurns()
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
 	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	if err := s.bind(ctx); err != nil {
@@ -199,16 +199,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 // connect makes the client and the committer.
-func (s *Store) connect(ctx context.Context) error {
+func (s *Store) connect() error {
 	if s.o.Redis == nil {
-		e, err := openEmbedded(ctx, s.o.EmbeddedFile, s.o.Now)
-		if err != nil {
-			return err
-		}
-		s.embedded, s.client, s.committer = e, e.client, e
-		return nil
+		return s.openEmbedded()
 	}
 	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
+	s.data, s.reader = redisData{s.client}, newReader(s.client, s.names.marker(), s.o.Timeout)
 	one := newScriptCommitter(s.client)
 	s.committer = one
 	if _, cluster := s.client.(*redis.ClusterClient); cluster {
@@ -276,14 +272,14 @@ func (s *Store) bind(ctx context.Context) error {
 			return err
 		}
 	}
-	identity, err := s.client.Get(ctx, marker).Result()
-	if s.o.ReadOnly {
-		err = notNil(err) // "" is the identity of no store
+	v, err := s.reader.get(ctx, marker)
+	if err == nil && !v.found && !s.o.ReadOnly { // "" is the identity of no store
+		err = errEmptied
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s.identity.CompareAndSwap(nil, &identity)
+	s.identity.CompareAndSwap(nil, &v.raw)
 	return nil
 }
 

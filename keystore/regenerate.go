@@ -85,7 +85,7 @@ func (s *Store) retire(k *storedKey, at time.Time, grace time.Duration) ([]step,
 	if err != nil {
 		return nil, err
 	}
-	index := indexEntry{created: k.indexed, tokenHash: k.tokenHash, ends: k.key.Expiry.Unix()}
+	index := indexEntry{created: k.indexed, tokenHash: k.tokenHash, ends: endOf(&k.key)}
 	return []step{
 		set,
 		{Kind: stepHSet, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID), Value: index.value()},

@@ -286,11 +286,7 @@ func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []p
 // it has, and the guards that hold it to that. One that is gone has none, and
 // comes too late for every request.
 func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []policy.KeyID) (guards []guard, made int64, exist map[policy.KeyID]bool, err error) {
-	fields := make([]string, len(ids))
-	for i, id := range ids {
-		fields[i] = string(id)
-	}
-	index, err := s.client.HMGet(ctx, s.names.accountKeys(account), fields...).Result()
+	index, err := s.indexEntriesOf(ctx, account, ids)
 	if err != nil {
 		return nil, 0, nil, err
 	}
@@ -306,7 +302,7 @@ func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []po
 	for i, id := range ids {
 		if index[i] != nil {
 			exist[id] = true
-			guards = append(guards, guard{key: s.names.accountKeys(account), has: fields[i]})
+			guards = append(guards, s.indexed(account, id))
 		}
 	}
 	return guards, stored.account.CreatedAt.Unix(), exist, nil
@@ -335,13 +331,12 @@ func (s *Store) addLastUsed(ctx context.Context, account policy.AccountID, keys 
 	for i, k := range keys {
 		ids[i] = string(k.ID)
 	}
-	values, err := s.client.HMGet(ctx, s.names.used(account), ids...).Result()
+	values, err := s.data.fields(ctx, s.names.used(account), ids...)
 	if err != nil {
 		return errors.Join(ErrUnavailable, err)
 	}
 	for i := range keys {
-		text, _ := values[i].(string)
-		if at, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if at, err := strconv.ParseInt(values[i], 10, 64); err == nil {
 			keys[i].LastUsedAt = time.Unix(at, 0).UTC()
 		}
 	}

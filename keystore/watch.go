@@ -32,6 +32,10 @@ const (
 // watch hears of changes that other nodes make, until ctx ends. While it
 // hears nothing, nothing is answered from a cache.
 func (s *Store) watch(ctx context.Context) {
+	if s.embedded != nil {
+		s.hearsItself(ctx)
+		return
+	}
 	for ctx.Err() == nil {
 		err := s.bind(ctx)
 		if err == nil {
