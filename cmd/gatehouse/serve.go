@@ -230,7 +230,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 		return keystore.Options{}, err
 	}
 	options := keystore.Options{
-		Prefix: "gatehouse:", Timeout: c.Store.Timeout, Mode: keystore.Mode(c.Store.Lookup),
+		Create: true, Prefix: "gatehouse:", Timeout: c.Store.Timeout, Mode: keystore.Mode(c.Store.Lookup),
 		CacheTTL: c.Store.Cache.TTL, CacheEntries: c.Store.Cache.Entries, StaleIfUnavailable: c.Store.StaleIfUnavailable,
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
