@@ -87,13 +87,17 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 		return Account{}, false, err
 	}
 	score := strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	steps := []step{
+		{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
+		{Kind: stepSet, Key: name, Value: raw},
+		s.publishAccount(a.ID),
+	}
+	if old != "" { // it may be suspended: that works while memory is full
+		steps = append([]step{{Kind: stepRoom, Key: s.names.besideAccounts("room")}}, steps...)
+	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps: []step{
-			{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
-			{Kind: stepSet, Key: name, Value: raw},
-			s.publishAccount(a.ID),
-		},
+		steps:  steps,
 		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err

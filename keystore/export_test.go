@@ -243,3 +243,11 @@ func SetLease(ctx context.Context, s *Store, name, from, to string) error {
 func RenewLease(ctx context.Context, s *Store, name, holder string, every time.Duration, lost context.CancelCauseFunc) {
 	s.renewLease(ctx, name, holder, every, lost)
 }
+
+// WriteError is what the last beat says of writing.
+func WriteError(s *Store) error {
+	if err := s.writable.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

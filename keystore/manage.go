@@ -191,8 +191,10 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	}
 	changes := changesOf(keyFields(&before), keyFields(&target.key))
 	if len(changes) == 0 {
-		// Nor is it an event: doing nothing, often, would push out what was done.
-		return target.key, before, nil
+		// It is not an event: doing nothing, often, would push out what was done. It
+		// is published: this may be the repetition of an update whose message was
+		// lost.
+		return target.key, before, s.commit(ctx, change{steps: []step{s.publishKey(target.tokenHash)}})
 	}
 	return target.key, before, s.commit(ctx, change{
 		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
