@@ -251,3 +251,10 @@ func WriteError(s *Store) error {
 	}
 	return nil
 }
+
+// Senders is how many other nodes' beats have arrived.
+func Senders(s *Store) int {
+	s.hearing.mu.Lock()
+	defer s.hearing.mu.Unlock()
+	return len(s.hearing.senders)
+}

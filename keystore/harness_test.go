@@ -364,15 +364,24 @@ func isBookkeeping(name, prefix string) bool {
 // bookkeeping.
 func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
 	t.Helper()
+	all := dumpAll(t, client, prefix)
+	for name := range all {
+		if isBookkeeping(name, prefix) {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// dumpAll is dump with bookkeeping.
+func dumpAll(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
+	t.Helper()
 	all := map[string]string{}
 	var mu sync.Mutex
 	scan := func(ctx context.Context, c redis.Cmdable) error {
 		names := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 		for names.Next(ctx) {
 			name := names.Val()
-			if isBookkeeping(name, prefix) {
-				continue
-			}
 			var text any
 			switch kind := c.Type(ctx, name).Val(); kind {
 			case "string":
