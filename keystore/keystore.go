@@ -153,6 +153,7 @@ type Store struct {
 	// it was reached for the first time.
 	identity   atomic.Pointer[string]
 	subscribed atomic.Bool
+	format     storeFormat
 	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
 	budgets    *redis_rate.Limiter
 	combiner   *combiner // of budgets
