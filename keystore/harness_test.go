@@ -94,7 +94,7 @@ type world struct {
 // onEachStore runs the test on every kind of store there is.
 func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, kind := range []string{"miniredis", "redis", "cluster", "embedded"} {
+	for _, kind := range []string{"miniredis", "redis", "compact", "cluster", "embedded"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, kind))
@@ -119,7 +119,7 @@ func newWorld(t *testing.T, kind string) *world {
 	switch kind {
 	case "miniredis":
 		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
-	case "redis":
+	case "redis", "compact": // as newer stores are: see world.open
 		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
@@ -186,6 +186,9 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	var err error
 	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
+	}
+	if w.kind == "compact" {
+		keystore.UseCompact(n.Store)
 	}
 	return n
 }
