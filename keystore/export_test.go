@@ -237,3 +237,15 @@ func SetLease(ctx context.Context, s *Store, name, from, to string) error {
 func RenewLease(ctx context.Context, s *Store, name, holder string, every time.Duration, lost context.CancelCauseFunc) {
 	s.renewLease(ctx, name, holder, every, lost)
 }
+
+// CheckHealth asks the store's servers how they are, as happens every ten seconds.
+func CheckHealth(ctx context.Context, s *Store) { s.health.check(ctx) }
+
+// NoteWrites and NoteState tell the store's health what the beat finds.
+func NoteWrites(s *Store, err error)            { s.health.writes(err) }
+func NoteState(s *Store, to State, cause error) { s.health.state(to, cause) }
+
+// JudgeInfo says what is wrong with a server that answers INFO like that.
+func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {
+	return judge([]*serverInfo{parseServer(info)}, replicas)
+}

@@ -53,6 +53,10 @@ var (
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
 
+	// ErrExpired: the expiry that a key is to have has passed by the clock of the
+	// store, which is ahead of this node's.
+	ErrExpired = errors.New("the expiry has passed by the clock of the key store")
+
 	errShortReply = errors.New("redis answered fewer values than were asked for")
 	errNotReached = errors.New("the store was not reached yet")
 )
@@ -110,6 +114,9 @@ type Options struct {
 	TokenPrefix string
 	Delegation  policy.Delegation
 	MaxKeys     int
+	// Durability says what else must have happened before a change is
+	// acknowledged.
+	Durability Durability
 	// Audit says how much of each account's audit trail is kept.
 	Audit AuditKeep
 	// Changed is told of every change that this node makes or hears of; nil for
@@ -161,6 +168,7 @@ type Store struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	embedded   *embedded
+	health     *health
 }
 
 // Open opens the store. An embedded file that cannot be read completely is an
@@ -180,6 +188,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	s.health = newHealth(s.client, s.o)
 	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
 	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
 	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
@@ -193,6 +202,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
+	s.background.Go(func() { s.health.run(background) })
 	s.background.Go(func() { s.watch(background) })
 	s.background.Go(func() { s.writeUsage(background) })
 	return s, nil
@@ -315,6 +325,14 @@ func (s *Store) checkMarker(v value) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
 	}
 	return nil
+}
+
+// checkMissing is checkMarker for a record that was not found.
+func (s *Store) checkMissing(v value) error {
+	if s.health.evicts() {
+		return fmt.Errorf("%w: %w", ErrUnavailable, errEvicts)
+	}
+	return s.checkMarker(v)
 }
 
 // names spells the Redis keys. The account's id is a hash tag, so that all of

@@ -45,7 +45,7 @@ func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
 		return s.stale(t.hash, begun, err)
 	}
 	if !v.found {
-		if err := s.checkMarker(v); err != nil {
+		if err := s.checkMissing(v); err != nil {
 			return s.stale(t.hash, begun, err)
 		}
 		if known {
@@ -110,7 +110,7 @@ func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAcco
 	generation := s.accounts.generation.Load()
 	v, err := s.reader.get(ctx, s.names.account(id))
 	if err == nil && !v.found {
-		err = s.checkMarker(v)
+		err = s.checkMissing(v)
 		if err == nil {
 			s.accounts.forget(id)
 			return nil, ErrNotFound

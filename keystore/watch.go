@@ -76,6 +76,7 @@ func (s *Store) follow(ctx context.Context) error {
 			s.keys.forgetAll()
 			s.accounts.forgetAll()
 			s.subscribed.Store(true)
+			s.health.reconnected()
 			s.changed(Change{})
 		case *redis.Message:
 			s.forget(m.Payload)
@@ -135,6 +136,9 @@ func (s *Store) publish(message string) step {
 // after an acknowledged change this node answers with nothing older. It
 // forgets also when the outcome is unknown.
 func (s *Store) commit(ctx context.Context, c change) error {
+	if err := s.health.writable(); err != nil {
+		return err
+	}
 	if c.event != nil {
 		add, err := s.note(s.names.audit(c.event.event.Account), c.event)
 		if err != nil {
