@@ -56,7 +56,8 @@ func counted(n int, thing string) string {
 
 type healthCommand struct {
 	Admin string        `help:"The operators' address of the gateway." default:"http://127.0.0.1:9090" env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
-	Ready bool          `help:"Ask whether it is ready for requests, and not only alive."`
+	Ready bool          `help:"Ask whether it is ready for requests, and not only alive: it has started, and is not stopping." xor:"what"`
+	Store bool          `help:"Ask whether it is ready and can look keys up, too." xor:"what"`
 	Wait  time.Duration `help:"For how long to go on asking until it is." placeholder:"DURATION"`
 }
 
@@ -91,7 +92,10 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 // ask asks the gateway once, and returns what it said.
 func (c *healthCommand) ask(t *terminal) (string, error) {
 	path := "/livez"
-	if c.Ready {
+	switch {
+	case c.Store:
+		path = "/readyz?store=1"
+	case c.Ready:
 		path = "/readyz"
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, healthTimeout)

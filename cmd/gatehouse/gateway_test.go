@@ -287,7 +287,7 @@ func (g *gateway) probe(path string) (string, error) {
 func (g *gateway) waitReady(t testing.TB, within time.Duration) {
 	t.Helper()
 	eventually(t, within, "ready", func() error {
-		_, err := g.probe("/readyz")
+		_, err := g.probe("/readyz?store=1")
 		return err
 	})
 }
