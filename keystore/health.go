@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"gatehouse/policy"
 )
@@ -201,8 +202,10 @@ func (h *health) state(to State, cause error) {
 	switch to {
 	case StateOK, StateLegacy:
 		h.log.Info("the key store is available", fields...)
-	case StateEmptied, StateOlder:
-		h.log.Error("the key store is not as this gateway knew it", fields...)
+	case StateEmptied:
+		h.log.Error("there is no key store, or not all of it: restore its data; where there has never been one, gatehouse store init makes it", fields...)
+	case StateOlder:
+		h.log.Error("the key store lacks changes that were acknowledged, and accepts no new ones: restore its data, or take it as it is with gatehouse store accept", fields...)
 	case StateUnavailable:
 		h.log.Warn("the key store is unavailable", fields...)
 	}
@@ -240,7 +243,7 @@ func (h *health) warn() {
 	}
 	for _, w := range slices.Sorted(maps.Keys(now)) {
 		if _, known := h.warned[w]; !known {
-			h.log.Log(w.level(), "key store warning", zap.String("warning", string(w)), zap.String("detail", now[w]))
+			h.log.Log(levelOf(w), "key store warning", zap.String("warning", string(w)), zap.String("detail", now[w]))
 		}
 	}
 	for _, w := range slices.Sorted(maps.Keys(h.warned)) {
@@ -249,4 +252,11 @@ func (h *health) warn() {
 		}
 	}
 	h.warned = now
+}
+
+func levelOf(w Warning) zapcore.Level {
+	if w.Severe() {
+		return zapcore.ErrorLevel
+	}
+	return zapcore.WarnLevel
 }

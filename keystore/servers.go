@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap/zapcore"
 )
 
 const (
@@ -59,14 +58,14 @@ func Warnings() []Warning {
 	}
 }
 
-// level is that of the line that says it.
-func (w Warning) level() zapcore.Level {
+// Severe reports whether customers suffer from it, or will before long.
+func (w Warning) Severe() bool {
 	switch w {
 	case WarnEviction, WarnDisk, WarnFarClock, WarnReadOnly:
-		return zapcore.ErrorLevel
+		return true
 	case WarnAOFOff, WarnReplicas, WarnMemory, WarnClock, WarnUnseen:
 	}
-	return zapcore.WarnLevel
+	return false
 }
 
 // Notice is a Warning with what was seen, in words.

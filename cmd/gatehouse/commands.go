@@ -20,6 +20,7 @@ const (
 
 type checkCommand struct {
 	Config string `help:"The configuration file. Needed, but for --schema." xor:"what" placeholder:"FILE"`
+	Online bool   `help:"Connect to the store too, and say what is wrong with it and its servers. With an embedded store, the gateway must be stopped." xor:"tests"`
 	Tests  string `help:"A file of requests and what is to be decided about them: see docs/explain.md. Ends with 1 where one is decided otherwise." xor:"tests" placeholder:"FILE"`
 	Schema bool   `help:"Print a JSON Schema of the configuration, for editors: see docs/configuration.md." xor:"what,tests"`
 }
@@ -41,9 +42,45 @@ func (c *checkCommand) Run(t *terminal) error {
 	if c.Tests != "" {
 		return checkDecisions(t, loaded, c.Tests)
 	}
+	if c.Online {
+		if err := checkStore(t, loaded); err != nil {
+			return fmt.Errorf("%s: %w", c.Config, err)
+		}
+	}
 	_, err = fmt.Fprintf(t.out, "%s is valid: %s, %s, %s\n",
 		c.Config, counted(len(loaded.Routes), "route"), counted(len(loaded.Upstreams), "upstream"), counted(len(loaded.Products), "product"))
 	return err
+}
+
+// checkStore connects to the store, and prints what should be looked at. What
+// customers would suffer from is an error.
+func checkStore(t *terminal, loaded *config.Config) error {
+	options, err := offlineOptions(loaded)
+	if err != nil {
+		return err
+	}
+	status, err := statusOf(t, options)
+	if err != nil {
+		return err
+	}
+	severe := 0
+	for _, w := range status.Health.Warnings {
+		kind := "warning"
+		if w.Warning.Severe() {
+			kind = "error"
+			severe++
+		}
+		if err := t.print("store: %s: %s: %s\n", kind, w.Warning, w.Detail); err != nil {
+			return err
+		}
+	}
+	if err := notUsable(status); err != nil {
+		return err
+	}
+	if severe > 0 {
+		return fmt.Errorf("the store has %s", counted(severe, "error"))
+	}
+	return t.print("store: %s\n", status.State)
 }
 
 // counted is how many things there are, in words.

@@ -172,6 +172,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	g.checkReady(t, "key store unavailable")
 	g.refuses(t, request{method: "GET", target: whoamiPath, host: "a"}.by(unknownToken()), unavailable)
 	redis.runAgain(t)
+	g.initStore(t)
 	g.waitReady(t, patience)
 	if said := g.stderr.String(); said != "" {
 		t.Errorf("the standard error has:\n%s", said)
