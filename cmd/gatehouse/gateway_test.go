@@ -243,7 +243,7 @@ func (g *gateway) initStore(t testing.TB) {
 	if e := c.Store.Embedded; e != nil {
 		o.EmbeddedFile = e.File
 	} else {
-		r := c.Store.Redis
+		r := c.Store.Redis.Resolved()
 		o.Prefix = r.Prefix
 		o.Redis = &keystore.Redis{Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB,
 			SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword)}
