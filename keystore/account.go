@@ -260,8 +260,10 @@ func (s *Store) readRaw(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", errors.Join(ErrUnavailable, err)
 	}
-	if !v.found {
-		return "", s.checkMarker(v)
+	if err := s.trust(key, v); errors.Is(err, ErrUnknownToken) {
+		return "", nil // this node knows that it was deleted
+	} else if err != nil {
+		return "", err
 	}
 	return v.raw, nil
 }

@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -19,7 +20,7 @@ import (
 type reader struct {
 	client  redis.UniversalClient
 	cluster bool
-	marker  string
+	markers *markers
 	timeout time.Duration
 	// queue is nil when nobody reads, busy when somebody does and nobody
 	// waits, and otherwise the waiting reads, the last to come first.
@@ -27,9 +28,9 @@ type reader struct {
 	busy  *read
 }
 
-func newReader(client redis.UniversalClient, marker string, timeout time.Duration) *reader {
+func newReader(client redis.UniversalClient, m *markers, timeout time.Duration) *reader {
 	_, cluster := client.(*redis.ClusterClient)
-	return &reader{client: client, cluster: cluster, marker: marker, timeout: timeout, busy: &read{}}
+	return &reader{client: client, cluster: cluster, markers: m, timeout: timeout, busy: &read{}}
 }
 
 // value is what a read found: the value of the key, if there is one, and that
@@ -38,6 +39,10 @@ type value struct {
 	raw    string
 	found  bool
 	marker string
+	// slot is that of the marker, and known the highest position in it that this
+	// node knew of before it asked.
+	slot  int
+	known uint64
 }
 
 type read struct {
@@ -189,7 +194,9 @@ func (r *reader) readOneNode(ctx context.Context, keys []string, outcomes []outc
 	for _, k := range keys {
 		args = append(args, k)
 	}
-	args = append(args, r.marker)
+	marker, slot := r.markers.of("")
+	args = append(args, marker)
+	known := r.markers.known(slot)
 	cmd := redis.NewSliceCmd(ctx, args...)
 	if err := r.client.Process(ctx, cmd); err != nil {
 		return err
@@ -198,10 +205,10 @@ func (r *reader) readOneNode(ctx context.Context, keys []string, outcomes []outc
 	if len(values) != len(keys)+1 {
 		return errShortReply
 	}
-	marker, _ := values[len(keys)].(string)
+	at, _ := values[len(keys)].(string)
 	for i := range keys {
 		raw, found := values[i].(string)
-		outcomes[i] = outcome{value: value{raw: raw, found: found, marker: marker}}
+		outcomes[i] = outcome{value: value{raw: raw, found: found, marker: at, slot: slot, known: known}}
 	}
 	return nil
 }
@@ -210,20 +217,19 @@ func (r *reader) readOneNode(ctx context.Context, keys []string, outcomes []outc
 // node that does not answer fails only the keys that it holds.
 func (r *reader) readCluster(ctx context.Context, keys []string, outcomes []outcome) error {
 	pipe := r.client.Pipeline()
-	marker := pipe.Get(ctx, r.marker)
 	commands := make([]*redis.StringCmd, len(keys))
+	markers := make([]*redis.StringCmd, len(keys))
 	for i, k := range keys {
-		commands[i] = pipe.Get(ctx, k)
+		marker, slot := r.markers.of(k)
+		outcomes[i] = outcome{value: value{slot: slot, known: r.markers.known(slot)}}
+		commands[i], markers[i] = pipe.Get(ctx, k), pipe.Get(ctx, marker)
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	markerErr := notNil(marker.Err())
 	for i, command := range commands {
-		err := notNil(command.Err())
-		found := err == nil && command.Err() == nil
-		if err == nil && !found {
-			err = markerErr // without it, "no such value" means nothing
-		}
-		outcomes[i] = outcome{value: value{raw: command.Val(), found: found, marker: marker.Val()}, err: err}
+		o := &outcomes[i]
+		o.err = cmp.Or(notNil(command.Err()), notNil(markers[i].Err()))
+		o.value.raw, o.value.marker = command.Val(), markers[i].Val()
+		o.value.found = o.err == nil && command.Err() == nil
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func bubble(t *testing.T, keys int, test func(t *testing.T, b *bench)) {
 			}
 			return next()
 		}))
-		b.Reader = keystore.NewReader(b.client, "marker", benchTimeout)
+		b.Reader = keystore.NewReader(b.client, "", benchTimeout)
 		test(t, b)
 		synctest.Wait()
 		if !b.Idle() {
@@ -359,7 +359,7 @@ func TestEveryReadGetsTheValueOfItsOwnKey(t *testing.T) {
 		commands.Add(1)
 		return next()
 	}))
-	r := keystore.NewReader(client, "marker", 30*time.Second)
+	r := keystore.NewReader(client, "", 30*time.Second)
 	together(workers, func(worker int) {
 		random := rand.New(rand.NewPCG(1, uint64(worker)))
 		for range reads {

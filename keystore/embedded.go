@@ -45,7 +45,7 @@ func openEmbedded(ctx context.Context, file string, now func() time.Time) (*embe
 		// must be applied, however long this process was held up.
 		ReadTimeout: -1, WriteTimeout: -1,
 	})
-	e.one = newScriptCommitter(e.client)
+	e.one = newScriptCommitter(e.client, newMarkers("", false), func() string { return "" })
 	for steps := range j.state(now().Unix()) {
 		for _, s := range steps {
 			if id, ok := parseEntryID(s.Field); ok && s.Kind == stepXAdd && id.compare(e.last) > 0 {

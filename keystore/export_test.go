@@ -21,7 +21,7 @@ func ClientOf(s *Store) redis.UniversalClient { return s.client }
 
 // UseClusterCommitter makes the store commit as on a Cluster: step by step.
 func UseClusterCommitter(s *Store) {
-	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
+	s.committer = &clusterCommitter{one: s.committer.(*scriptCommitter), later: s.finishLater}
 }
 
 // SpendersWaiting is how many wait for a round trip of others.
@@ -81,8 +81,9 @@ func TwiceAccount(raw string, id policy.AccountID, c policy.Catalogue) (first, s
 type Reader struct{ r *reader }
 
 // NewReader makes a reader of its own on the client.
-func NewReader(client redis.UniversalClient, marker string, timeout time.Duration) Reader {
-	return Reader{newReader(client, marker, timeout)}
+func NewReader(client redis.UniversalClient, prefix string, timeout time.Duration) Reader {
+	_, cluster := client.(*redis.ClusterClient)
+	return Reader{newReader(client, newMarkers(prefix, cluster), timeout)}
 }
 
 // ReaderOf is the store's own reader.
@@ -159,16 +160,21 @@ func newChange(guards []Guard, steps []Step) change {
 
 // RunScript runs commit.lua and returns the number of the guard that failed.
 func RunScript(ctx context.Context, client redis.UniversalClient, guards []Guard, steps []Step) (int, error) {
-	keys, args := newChange(guards, steps).script()
-	return redis.NewScript(commitSource).Run(ctx, client, keys, args...).Int()
+	keys, args := newChange(guards, steps).script("", "")
+	reply, err := redis.NewScript(commitSource).Run(ctx, client, keys, args...).Slice()
+	if err != nil {
+		return 0, err
+	}
+	return int(reply[0].(int64)), nil
 }
 
 // Commit commits as a store does, on one node or step by step as on a Cluster.
 func Commit(ctx context.Context, client redis.UniversalClient, stepwise bool, guards []Guard, steps []Step) error {
-	one := newScriptCommitter(client)
+	_, cluster := client.(*redis.ClusterClient)
+	one := newScriptCommitter(client, newMarkers("", cluster), func() string { return "" })
 	var c committer = one
 	if stepwise {
-		c = &clusterCommitter{one: one}
+		c = &clusterCommitter{one: one, later: func([]change) {}}
 	}
 	return c.commit(ctx, newChange(guards, steps))
 }
@@ -241,9 +247,11 @@ func RenewLease(ctx context.Context, s *Store, name, holder string, every time.D
 // CheckHealth asks the store's servers how they are, as happens every ten seconds.
 func CheckHealth(ctx context.Context, s *Store) { s.health.check(ctx) }
 
-// NoteWrites and NoteState tell the store's health what the beat finds.
-func NoteWrites(s *Store, err error)            { s.health.writes(err) }
-func NoteState(s *Store, to State, cause error) { s.health.state(to, cause) }
+// Report tells the store's health what a beat found of a master: an error that
+// keeps it from taking changes, or the state that the store is in.
+func Report(s *Store, master string, state State, cause, write error) {
+	s.health.reported(master, report{state: state, cause: cause, write: write})
+}
 
 // JudgeInfo says what is wrong with a server that answers INFO like that.
 func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {

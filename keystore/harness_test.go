@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,7 +114,7 @@ func newWorld(t *testing.T, kind string) *world {
 	w.options = keystore.Options{
 		Prefix: fmt.Sprintf("test%d:", prefixes.Add(1)), Timeout: 10 * time.Second, Mode: keystore.Strict,
 		CacheTTL: 5 * time.Second, CacheEntries: 20_000, Catalogue: catalogue, TokenPrefix: "gk_",
-		MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
+		Create: true, MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
 	}
 	switch kind {
 	case "miniredis":
@@ -347,7 +348,20 @@ func (n *node) records() map[string]string {
 	return dump(n.t, keystore.ClientOf(n.Store), n.w.options.Prefix+"key:")
 }
 
-// dump returns everything in Redis whose name has the prefix, as text.
+// isBookkeeping reports whether the key says something of the store and not of
+// what it holds: markers, the format, and the beats of nodes.
+func isBookkeeping(name, prefix string) bool {
+	rest, ours := strings.CutPrefix(name, prefix)
+	for _, kind := range []string{"marker", "beat:", "format:", "making:"} {
+		if ours && strings.HasPrefix(rest, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// dump returns everything in Redis whose name has the prefix, as text, without
+// bookkeeping.
 func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -356,6 +370,9 @@ func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]
 		names := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 		for names.Next(ctx) {
 			name := names.Val()
+			if isBookkeeping(name, prefix) {
+				continue
+			}
 			var text any
 			switch kind := c.Type(ctx, name).Val(); kind {
 			case "string":

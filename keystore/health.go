@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ func StateOf(err error) State {
 	switch {
 	case err == nil:
 		return StateOK
-	case errors.Is(err, errEmptied):
+	case errors.Is(err, errEmptied), errors.Is(err, ErrNoStore):
 		return StateEmptied
 	case errors.Is(err, ErrOlder):
 		return StateOlder
@@ -83,12 +84,20 @@ type health struct {
 	evicting atomic.Bool
 	ahead    atomic.Int64 // how far the store's clock is ahead, in nanoseconds
 
-	mu       sync.Mutex
-	servers  Servers
-	found    map[Warning]string // by the last check of the servers
-	current  State
-	unwanted error              // why the last change was not taken
-	warned   map[Warning]string // found, and those of changes: as they were logged
+	mu      sync.Mutex
+	servers Servers
+	found   map[Warning]string // by the last check of the servers
+	reports map[string]report  // by master
+	current State              // the worst of them
+	warned  map[Warning]string // found, and those of reports: as they were logged
+}
+
+// report is what the last beat found of a master; its zero value is that all is
+// well.
+type report struct {
+	state State
+	cause error // of the state
+	write error // why it takes no changes
 }
 
 // newHealth makes the health of a store that is reached through client. run asks
@@ -99,7 +108,7 @@ func newHealth(client redis.UniversalClient, o Options) *health {
 	}
 	return &health{
 		client: client, replicas: o.Durability.Replicas, clock: o.Now, log: o.Log, wake: make(chan struct{}, 1),
-		current: StateOK, warned: map[Warning]string{},
+		current: StateOK, reports: map[string]report{}, warned: map[Warning]string{},
 	}
 }
 
@@ -110,7 +119,7 @@ func (s *Store) Health() Health { return s.health.show() }
 func (h *health) show() Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	shown := Health{State: h.current, Writable: h.refusal() == nil, Servers: h.servers}
+	shown := Health{State: h.current, Writable: h.refusal() == "", Servers: h.servers}
 	for _, w := range slices.Sorted(maps.Keys(h.warned)) {
 		shown.Warnings = append(shown.Warnings, Notice{w, h.warned[w]})
 	}
@@ -177,29 +186,46 @@ func (h *health) expired(e policy.Expiry) bool {
 	return e.Unix() > now.Unix() && e.Unix() <= now.Add(ahead).Unix()
 }
 
-// writes notes what became of a change: nil when it was taken, and otherwise the
-// server's own error.
-func (h *health) writes(err error) {
+// reported notes what a master is found to be. One that is not of a Cluster has
+// no name.
+func (h *health) reported(master string, r report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if (err == nil) == (h.unwanted == nil) {
-		return
+	h.reports[master] = r
+	h.sumUp()
+}
+
+// only forgets what was reported of other masters.
+func (h *health) only(masters map[string]bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.reports, func(name string, _ report) bool { return !masters[name] })
+	h.sumUp()
+}
+
+// sumUp takes in what was reported, and logs what is new. The lock is held.
+func (h *health) sumUp() {
+	worst := report{state: StateOK}
+	for _, r := range h.reports {
+		if severity(r.state) > severity(worst.state) {
+			worst = r
+		}
 	}
-	h.unwanted = err
+	if worst.state != h.current {
+		h.logState(h.current, worst)
+		h.current = worst.state
+	}
 	h.warn()
 }
 
-// state notes what the store is now, and why.
-func (h *health) state(to State, cause error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.current == to {
-		return
-	}
-	from := h.current
-	h.current = to
-	fields := []zap.Field{zap.String("state", string(to)), zap.String("before", string(from)), zap.Error(cause)}
-	switch to {
+// severity orders states by how much they keep the store from being used.
+func severity(s State) int {
+	return slices.Index([]State{StateOK, StateLegacy, StateUnavailable, StateOlder, StateEmptied}, s)
+}
+
+func (h *health) logState(before State, now report) {
+	fields := []zap.Field{zap.String("state", string(now.state)), zap.String("before", string(before)), zap.Error(now.cause)}
+	switch now.state {
 	case StateOK, StateLegacy:
 		h.log.Info("the key store is available", fields...)
 	case StateEmptied:
@@ -223,12 +249,23 @@ func (h *health) writable() error {
 
 var errEvicts = errors.New("maxmemory-policy is not noeviction, so that Redis may remove keys of customers")
 
-// refusal is why changes are not taken. The lock is held.
-func (h *health) refusal() error {
+// refusal is why changes are not taken, in words; "" when they are. The lock is
+// held.
+func (h *health) refusal() string {
 	if h.evicting.Load() {
-		return errEvicts
+		return errEvicts.Error()
 	}
-	return h.unwanted
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(h.reports)) {
+		err := h.reports[name].write
+		switch {
+		case err != nil && name != "":
+			all = append(all, name+": "+err.Error())
+		case err != nil:
+			all = append(all, err.Error())
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // warn logs each warning once when it appears, and once when it ends. The lock
@@ -238,8 +275,8 @@ func (h *health) warn() {
 	if now == nil {
 		now = map[Warning]string{}
 	}
-	if h.unwanted != nil {
-		now[WarnReadOnly] = h.unwanted.Error()
+	if refusal := h.refusal(); refusal != "" {
+		now[WarnReadOnly] = refusal
 	}
 	for _, w := range slices.Sorted(maps.Keys(now)) {
 		if _, known := h.warned[w]; !known {

@@ -230,23 +230,23 @@ func TestWarningsAreLoggedOnce(t *testing.T) {
 	want("warn key store warning aof_off")
 	full := errors.New("OOM command not allowed when used memory > 'maxmemory'.")
 	for range 3 {
-		keystore.NoteWrites(n.Store, full)
+		keystore.Report(n.Store, "", keystore.StateOK, nil, full)
 	}
 	want("error key store warning read_only")
 	if h := n.Health(); h.Writable || len(h.Warnings) != 2 || h.Warnings[1] != (keystore.Notice{Warning: keystore.WarnReadOnly, Detail: full.Error()}) {
 		t.Errorf("its health is %+v", h)
 	}
-	keystore.NoteWrites(n.Store, nil)
-	keystore.NoteWrites(n.Store, nil)
+	keystore.Report(n.Store, "", keystore.StateOK, nil, nil)
+	keystore.Report(n.Store, "", keystore.StateOK, nil, nil)
 	want("info key store warning ended read_only")
 	for range 2 {
-		keystore.NoteState(n.Store, keystore.StateOlder, keystore.ErrOlder)
+		keystore.Report(n.Store, "", keystore.StateOlder, keystore.ErrOlder, nil)
 	}
 	want("error older")
 	if state := n.Health().State; state != keystore.StateOlder {
 		t.Errorf("its state is %s", state)
 	}
-	keystore.NoteState(n.Store, keystore.StateOK, nil)
+	keystore.Report(n.Store, "", keystore.StateOK, nil, nil)
 	want("info ok")
 	n.config("appendonly", "yes")
 	n.warned()

@@ -173,7 +173,7 @@ func (j *journal) take(line []byte, number int64) error {
 func (j *journal) append(steps []step) error {
 	kept := make([]step, 0, len(steps))
 	for _, s := range steps {
-		if s.Kind != stepPublish {
+		if s.Kind != stepPublish && s.Kind != stepRoom {
 			kept = append(kept, s)
 		}
 	}

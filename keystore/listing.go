@@ -90,7 +90,7 @@ func (s *Store) records(ctx context.Context, entries []indexEntry) ([]value, err
 		return nil, errors.Join(ErrUnavailable, err)
 	}
 	for _, v := range values {
-		if err := s.checkMarker(v); !v.found && err != nil {
+		if err := s.trustMarker(v); err != nil {
 			return nil, err
 		}
 	}

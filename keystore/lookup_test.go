@@ -131,6 +131,7 @@ func TestEmptiedStoreIsUnavailable(t *testing.T) {
 		},
 		"less everything of ours": func(_ *testing.T, w *world, m *miniredis.Miniredis) {
 			m.Del(w.options.Prefix + "store")
+			m.Del(w.options.Prefix + "marker")
 			for _, name := range m.Keys() {
 				if strings.HasPrefix(name, w.options.Prefix+"key:") || strings.Contains(name, "account") {
 					m.Del(name)

@@ -4,95 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 )
 
-// ErrStoreExists: there is a store already where a new one was to be made.
-var ErrStoreExists = errors.New("there is a store already")
-
-// StoreStatus is what a store is, to somebody who looks at it from outside.
-type StoreStatus struct {
-	// ID is the store's identity; "" where there is none.
-	ID    string
+// Condition is what a store is and how its servers are, to somebody who looks at
+// it from outside.
+type Condition struct {
 	State State
-	// Cause is why the State is not StateOK; nil where it is.
-	Cause error
-	// Health is what the servers say of themselves.
+	// Cause is why nothing can be looked up; nil where it can.
+	Cause  error
+	Store  StoreStatus
 	Health Health
 }
 
-// Init makes a new store. It returns ErrStoreExists where there is one, also one
-// that is not whole.
-func Init(ctx context.Context, o Options) error {
-	if o.EmbeddedFile != "" {
-		if _, err := os.Stat(o.EmbeddedFile); err == nil {
-			return fmt.Errorf("init store: %s: %w", o.EmbeddedFile, ErrStoreExists)
-		}
-	} else {
-		status, err := Status(ctx, o)
-		if err != nil {
-			return fmt.Errorf("init store: %w", err)
-		}
-		switch {
-		case status.ID != "":
-			return fmt.Errorf("init store: %w", ErrStoreExists)
-		case status.State == StateUnavailable:
-			return fmt.Errorf("init store: %w", status.Cause)
-		}
-	}
-	o.Create, o.ReadOnly = true, false
-	s, err := Open(ctx, o)
-	if err != nil {
-		return fmt.Errorf("init store: %w", err)
-	}
-	return errors.Join(s.Ready(ctx), s.Close())
-}
-
-// Accept takes an older store for what it is from now on: what it lacks is lost.
-// A store that is not older stays as it is.
-func Accept(ctx context.Context, o Options) error {
-	status, err := Status(ctx, o)
-	if err == nil {
-		err = status.Cause
-	}
-	if err != nil {
-		return fmt.Errorf("accept store: %w", err)
-	}
-	return nil
-}
-
-// Upgrade has the store keep its records as this version does, which earlier ones
-// do not understand. progress is told of each step. It may be repeated.
-func Upgrade(ctx context.Context, o Options, progress func(string)) error {
-	status, err := Status(ctx, o)
-	if err == nil {
-		err = status.Cause
-	}
-	if err != nil {
-		return fmt.Errorf("upgrade store: %w", err)
-	}
-	progress("the store is of this version")
-	return nil
-}
-
-// Status says what the store is, and asks its servers. That there is none, or
-// that it does not answer, is no error.
-func Status(ctx context.Context, o Options) (StoreStatus, error) {
+// Inspect says what a store is, asks its servers how they are, and changes
+// nothing. What it finds is no error. Whether a store is older only the nodes
+// know that work with it.
+func Inspect(ctx context.Context, o Options) (Condition, error) {
 	o.ReadOnly = true
-	s, err := Open(ctx, o)
+	s, err := newStore(ctx, o)
 	if err != nil {
-		return StoreStatus{}, fmt.Errorf("status of the store: %w", err)
+		return Condition{}, fmt.Errorf("inspect store: %w", err)
 	}
 	if s.health.client != nil {
 		s.health.check(ctx)
 	}
-	cause := s.Ready(ctx)
-	status := StoreStatus{State: StateOf(cause), Cause: cause, Health: s.Health()}
-	if id := s.identity.Load(); id != nil {
-		status.ID = *id
+	c := Condition{State: StateOK, Health: s.Health()}
+	if err := s.disconnect(); err != nil {
+		return Condition{}, fmt.Errorf("inspect store: %w", err)
 	}
-	if cause == nil && status.ID == "" {
-		status.State, status.Cause = StateEmptied, fmt.Errorf("%w: there is none", ErrUnavailable)
+	c.Store, c.Cause = Status(ctx, o)
+	switch missing := c.Store.Missing; {
+	case c.Cause != nil:
+		c.State = StateOf(c.Cause)
+	case c.Store.Identity == "":
+		c.State, c.Cause = StateEmptied, errors.Join(ErrUnavailable, ErrNoStore)
+	case missing > 0 && (c.Store.Compact || missing < c.Store.Markers):
+		c.State, c.Cause = StateEmptied, fmt.Errorf("%w: %d of %d markers are missing", ErrUnavailable, missing, c.Store.Markers)
+	case !c.Store.Compact:
+		c.State = StateLegacy
 	}
-	return status, s.Close()
+	return c, nil
 }

@@ -59,12 +59,12 @@ func checkStore(t *terminal, loaded *config.Config) error {
 	if err != nil {
 		return err
 	}
-	status, err := statusOf(t, options)
+	found, err := inspect(t, options)
 	if err != nil {
 		return err
 	}
 	severe := 0
-	for _, w := range status.Health.Warnings {
+	for _, w := range found.Health.Warnings {
 		kind := "warning"
 		if w.Warning.Severe() {
 			kind = "error"
@@ -74,13 +74,13 @@ func checkStore(t *terminal, loaded *config.Config) error {
 			return err
 		}
 	}
-	if err := notUsable(status); err != nil {
+	if err := notUsable(found); err != nil {
 		return err
 	}
 	if severe > 0 {
 		return fmt.Errorf("the store has %s", counted(severe, "error"))
 	}
-	return t.print("store: %s\n", status.State)
+	return t.print("store: %s\n", found.State)
 }
 
 // counted is how many things there are, in words.

@@ -54,7 +54,7 @@ func (c *storeInitCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	err = keystore.Init(t.ctx, options)
+	err = newStore(t, options)
 	switch {
 	case errors.Is(err, keystore.ErrStoreExists) && c.IfAbsent:
 		return t.print("there is a store already\n")
@@ -66,6 +66,16 @@ func (c *storeInitCommand) Run(t *terminal) error {
 	return t.print("a new store was made\n")
 }
 
+// newStore makes a store where there is none.
+func newStore(t *terminal, o keystore.Options) error {
+	if o.EmbeddedFile != "" {
+		if _, err := os.Stat(o.EmbeddedFile); err == nil {
+			return fmt.Errorf("%s: %w", o.EmbeddedFile, keystore.ErrStoreExists)
+		}
+	}
+	return keystore.Init(t.ctx, o)
+}
+
 type storeStatusCommand struct{ storeFlags }
 
 // Run says what the store is.
@@ -74,49 +84,46 @@ func (c *storeStatusCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	status, err := statusOf(t, options)
+	found, err := inspect(t, options)
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"State", string(status.State)}}
-	if status.ID != "" {
-		rows = append(rows, []string{"Store", status.ID})
+	rows := [][]string{{"State", string(found.State)}}
+	if found.Store.Identity != "" {
+		rows = append(rows, []string{"Store", found.Store.Identity})
 	}
-	if options.Redis != nil && status.Cause == nil {
-		h := status.Health
+	if options.Redis != nil && found.Cause == nil {
+		h := found.Health
 		rows = append(rows, []string{"Clock", h.ClockOffset.Round(time.Millisecond).String()},
 			[]string{"Replicas", fmt.Sprint(h.Replicas)}, []string{"Memory", fmt.Sprintf("%.0f %%", 100*h.MemoryUsed)},
 			[]string{"Evicted", fmt.Sprint(h.Evicted)})
 	}
-	for _, w := range status.Health.Warnings {
+	for _, w := range found.Health.Warnings {
 		rows = append(rows, []string{"Warning", string(w.Warning) + ": " + w.Detail})
 	}
-	return errors.Join(t.table(rows), notUsable(status))
+	return errors.Join(t.table(rows), notUsable(found))
 }
 
-// statusOf is the status of a store. An embedded one is not made by looking.
-func statusOf(t *terminal, o keystore.Options) (keystore.StoreStatus, error) {
+// inspect says what a store is. An embedded one is not made by looking.
+func inspect(t *terminal, o keystore.Options) (keystore.Condition, error) {
 	if o.EmbeddedFile != "" {
 		if _, err := os.Stat(o.EmbeddedFile); errors.Is(err, os.ErrNotExist) {
-			return keystore.StoreStatus{State: keystore.StateEmptied, Cause: err}, nil
+			return keystore.Condition{State: keystore.StateEmptied, Cause: err}, nil
 		}
 	}
-	return keystore.Status(t.ctx, o)
+	return keystore.Inspect(t.ctx, o)
 }
 
-// notUsable is an error where lookups, or changes, are not possible, and says
-// what to do.
-func notUsable(status keystore.StoreStatus) error {
-	switch status.State {
+// notUsable is an error where keys cannot be looked up, and says what to do.
+func notUsable(found keystore.Condition) error {
+	switch found.State {
 	case keystore.StateOK, keystore.StateLegacy:
 		return nil
 	case keystore.StateEmptied:
-		return errors.New("there is no store, or not all of it: restore its data; where there has never been one, gatehouse store init makes it")
-	case keystore.StateOlder:
-		return errors.New("the store lacks changes that were acknowledged: restore its data, or take it as it is with gatehouse store accept")
-	case keystore.StateUnavailable:
+		return fmt.Errorf("%w; restore its data; where there has never been one, gatehouse store init makes it", found.Cause)
+	case keystore.StateOlder, keystore.StateUnavailable:
 	}
-	return fmt.Errorf("the store is not available: %w", status.Cause)
+	return fmt.Errorf("the store cannot be asked: %w", found.Cause)
 }
 
 type storeAcceptCommand struct{ storeFlags }
@@ -141,5 +148,9 @@ func (c *storeUpgradeCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return keystore.Upgrade(t.ctx, options, func(line string) { _ = t.print("%s\n", line) }) // the error says how it ended
+	written := 0
+	if err := keystore.Upgrade(t.ctx, options, func(done int) { written = done }); err != nil {
+		return err
+	}
+	return t.print("the store is of this version; %s written anew\n", counted(written, "record"))
 }

@@ -48,7 +48,7 @@ func TestStoreOfRedis(t *testing.T) {
 	}
 	wants(1, []string{"State  emptied", "gatehouse store init makes it"}, "store", "status")
 	wants(0, []string{"a new store was made"}, "store", "init")
-	wants(1, []string{"there is a store already"}, "store", "init")
+	wants(1, []string{"there is a store here already"}, "store", "init")
 	wants(0, []string{"State     ok", "Replicas  0"}, "store", "status")
 	wants(0, []string{"store: ok"}, "check", "--online")
 	set("appendonly", "no")
@@ -57,5 +57,5 @@ func TestStoreOfRedis(t *testing.T) {
 	wants(1, []string{"store: error: eviction: maxmemory-policy is allkeys-lru", "the store has 1 error"}, "check", "--online")
 	wants(0, []string{"Warning   eviction: maxmemory-policy is allkeys-lru"}, "store", "status")
 	redis.kill()
-	wants(1, []string{"State  unavailable", "the store is not available"}, "store", "status")
+	wants(1, []string{"State  unavailable", "the store cannot be asked"}, "store", "status")
 }
