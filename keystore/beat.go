@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.uber.org/zap"
 )
 
 //go:embed beat.lua
@@ -35,7 +35,7 @@ func (s *Store) beat(ctx context.Context) {
 		if s.identity.Load() != nil {
 			masters, err := s.masters(ctx)
 			if err != nil {
-				s.setWritable(err)
+				s.report("", err)
 			}
 			for _, m := range masters {
 				if message, number, ok := s.hearing.beat(m.name, s.elapsed()); ok {
@@ -81,6 +81,7 @@ func (s *Store) masters(ctx context.Context) ([]master, error) {
 		masters = append(masters, master{name: part.Nodes[0].Addr, slot: part.Start})
 	}
 	s.hearing.only(names)
+	s.health.only(names)
 	return masters, nil
 }
 
@@ -93,35 +94,42 @@ func (s *Store) sendBeat(ctx context.Context, script *redis.Script, m master, me
 	marker := s.markers.name(m.slot)
 	reply, err := script.Run(ctx, s.client, []string{marker, s.names.beat(marker, s.hearing.node)}, s.names.changed(), message).Slice()
 	if err != nil || len(reply) != 2 {
-		s.setWritable(errors.Join(err, errShortReply))
+		s.report(m.name, cmp.Or(err, errShortReply))
 		return false
 	}
 	value := value{found: true, slot: m.slot, known: known}
 	value.marker, _ = reply[0].(string)
 	written, _ := reply[1].(string)
-	switch err := s.trustMarker(value); {
-	case err != nil:
-		s.setWritable(err)
-	case written != "OK":
-		s.setWritable(errors.New(written))
-	default:
-		s.setWritable(nil)
+	if err := s.trustMarker(value); err != nil {
+		s.report(m.name, err)
+		return true
 	}
+	s.wasWritten(m.name, written)
 	return true
 }
 
-// setWritable notes whether the store took the last beat's write, and logs when
-// that changes.
-func (s *Store) setWritable(err error) {
-	if before := s.writable.Swap(&err); before != nil && (*before == nil) == (err == nil) {
-		return
+// report tells the store's health why a master cannot be used.
+func (s *Store) report(master string, err error) {
+	s.health.reported(master, report{state: StateOf(err), cause: err})
+}
+
+// wasWritten tells the store's health what came of a beat's write, "OK" or the
+// error of the server.
+func (s *Store) wasWritten(master, result string) {
+	now := report{state: StateOK}
+	switch {
+	case s.rollback.found():
+		now.state, now.cause = StateOlder, ErrOlder
+	case !s.compact():
+		now.state = StateLegacy
 	}
-	if err != nil {
-		s.o.Log.Warn("the store accepts no changes", zap.Error(err))
-		return
+	if result != "OK" {
+		now.write = errors.New(result)
 	}
-	s.o.Log.Info("the store accepts changes")
-	s.rollback.poke()
+	s.health.reported(master, now)
+	if before := s.writable.Swap(&now.write); now.write == nil && (before == nil || *before != nil) {
+		s.rollback.poke()
+	}
 }
 
 // unverify has everything read again that is cached or under way: a change may

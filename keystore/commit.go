@@ -174,7 +174,7 @@ func (s *Store) mayCommit(c change) error {
 	if s.rollback.found() {
 		return errors.Join(ErrUnavailable, ErrOlder)
 	}
-	return nil
+	return s.health.writable()
 }
 
 // addEvent makes the event the first step. What takes a right away must not

@@ -314,3 +314,17 @@ func CompactIndex(e IndexEntry) (field, value string, ok bool) {
 	value, ok = indexEntry{id: e.ID, created: e.Created, tokenHash: e.TokenHash, ends: e.Ends}.compact()
 	return fieldsOfID(e.ID)[0], value, ok
 }
+
+// CheckHealth asks the store's servers how they are, as happens every ten seconds.
+func CheckHealth(ctx context.Context, s *Store) { s.health.check(ctx) }
+
+// Report tells the store's health what a beat found of a master: an error that
+// keeps it from taking changes, or the state that the store is in.
+func Report(s *Store, master string, state State, cause, write error) {
+	s.health.reported(master, report{state: state, cause: cause, write: write})
+}
+
+// JudgeInfo says what is wrong with a server that answers INFO like that.
+func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {
+	return judge([]*serverInfo{parseServer(info)}, replicas)
+}

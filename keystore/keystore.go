@@ -63,6 +63,10 @@ var (
 	// ErrStoreExists: Init found a store, or a part of one.
 	ErrStoreExists = errors.New("there is a store here already")
 
+	// ErrExpired: the expiry that a key is to have has passed by the clock of the
+	// store, which is ahead of this node's.
+	ErrExpired = errors.New("the expiry has passed by the clock of the key store")
+
 	errShortReply = errors.New("redis answered fewer values than were asked for")
 	errNotReached = errors.New("the store was not reached yet")
 )
@@ -184,6 +188,7 @@ type Store struct {
 	stop            context.CancelFunc
 	background      sync.WaitGroup
 	embedded        *embedded
+	health          *health
 }
 
 // Open opens the store. An embedded file that cannot be read completely is an
@@ -202,6 +207,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
+	s.background.Go(func() { s.health.run(background) })
 	s.background.Go(func() { s.watch(background) })
 	if s.embedded == nil && !o.ReadOnly {
 		s.background.Go(func() { s.beat(background) })
@@ -227,6 +233,7 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
+	s.health = newHealth(s.client, s.o)
 	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
 	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
 	s.reader = newReader(s.client, s.markers, o.Timeout)

@@ -28,7 +28,7 @@ type NewKey struct {
 // Create stores a new key of the caller's account and returns it with its
 // token, whose secret is known to nobody else and cannot be had again. It
 // returns a *policy.Excess when the caller would hand on more than it holds,
-// ErrKeyLimit, and for a caller that can do nothing any more ErrUnknownToken,
+// ErrKeyLimit, ErrExpired, and for a caller that can do nothing any more ErrUnknownToken,
 // ErrNoSession or a *RefusedError. All of it is checked against what is true at the commit.
 func (s *Store) Create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
 	var created policy.Key
@@ -58,6 +58,9 @@ func (s *Store) create(ctx context.Context, by policy.Caller, k NewKey) (policy.
 	}
 	if err := reachesSomething(key.Subaccounts); err != nil {
 		return policy.Key{}, Token{}, err
+	}
+	if s.health.expired(key.Expiry) {
+		return policy.Key{}, Token{}, ErrExpired
 	}
 	token, steps, err := s.issue(&key, now.accountUID)
 	if err != nil {
@@ -150,8 +153,8 @@ type Update struct {
 }
 
 // Update changes a key of the caller's account and returns it as it is then,
-// and as it was. It returns ErrNotFound, ErrKeyInUse, ErrReplaced, and a *policy.Excess when
-// the caller does not hold all that the key holds before and after the change.
+// and as it was. It returns ErrNotFound, ErrKeyInUse, ErrReplaced, ErrExpired, and a
+// *policy.Excess when the caller does not hold all that the key holds before and after the change.
 // Concurrent updates are all kept.
 func (s *Store) Update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
 	err = s.managed(KeyUpdate, s.retry(func() (err error) {
@@ -180,6 +183,9 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	}
 	if err := now.caller.CheckHolds(&before, s.o.Delegation); err != nil {
 		return policy.Key{}, policy.Key{}, err
+	}
+	if u.Expiry != nil && s.health.expired(*u.Expiry) {
+		return policy.Key{}, policy.Key{}, ErrExpired
 	}
 	u.apply(now, &target.key)
 	if err := now.checkAfter(&before, &target.key, s.o.Delegation); err != nil {

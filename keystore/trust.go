@@ -16,6 +16,9 @@ func (s *Store) trust(name string, v value) error {
 	if err := s.trustMarker(v); err != nil {
 		return err
 	}
+	if !v.found && s.health.evicts() {
+		return fmt.Errorf("%w: %w", ErrUnavailable, errEvicts)
+	}
 	if s.rollback.found() {
 		if !v.found && !s.rollback.knowsRemoved(name) {
 			return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)

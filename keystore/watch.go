@@ -75,6 +75,7 @@ func (s *Store) follow(ctx context.Context) error {
 			s.unverify()
 			s.subscribed.Store(true)
 			s.rollback.poke()
+			s.health.reconnected()
 		case *redis.Message:
 			s.received(m.Payload)
 		}
