@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
@@ -143,9 +143,11 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	client    redis.UniversalClient
+	lookups   redis.UniversalClient // the reader's alone
+	client    redis.UniversalClient // everybody else's
 	committer committer
 	reader    *reader
+	markers   *markers
 	names     names
 	keys      *memories[[sha256.Size]byte, storedKey]
 	accounts  *memories[policy.AccountID, storedAccount]
@@ -180,9 +182,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.connect(ctx); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
+	s.markers = newMarkers(o.Prefix, isCluster(s.client))
+	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
 	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.client, s.names.marker(), o.Timeout)
+	s.reader = newReader(s.lookups, s.markers, o.Timeout, o.Log)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	if err := s.bind(ctx); err != nil {
@@ -205,36 +208,16 @@ func (s *Store) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.embedded, s.client, s.committer = e, e.client, e
+		s.embedded, s.lookups, s.client, s.committer = e, e.client, e.client, e
 		return nil
 	}
-	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
+	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout)
 	one := newScriptCommitter(s.client)
 	s.committer = one
 	if _, cluster := s.client.(*redis.ClusterClient); cluster {
 		s.committer = &clusterCommitter{one: one}
 	}
 	return nil
-}
-
-// options: nothing is repeated by the client itself, because a change whose
-// answer was lost may have happened; lookups repeat themselves.
-func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
-	return &redis.UniversalOptions{
-		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
-		DialTimeout: lookupTimeout, DialerRetries: 1,
-		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
-		ContextTimeoutEnabled: true, PoolTimeout: lookupTimeout, MinIdleConns: 2, ConnMaxIdleTime: 5 * time.Minute,
-		MaintNotificationsConfig: noNotifications(),
-	}
-}
-
-// noNotifications switches off what this protocol version has not, and for
-// which the client would look the host's name up.
-func noNotifications() *maintnotifications.Config {
-	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
 // Close ends the store's background work and its connections.
@@ -250,7 +233,7 @@ func (s *Store) disconnect() error {
 	if s.embedded != nil {
 		return s.embedded.close()
 	}
-	return s.client.Close()
+	return errors.Join(s.lookups.Close(), s.client.Close())
 }
 
 // Ready returns nil when lookups can be answered, and otherwise an error that
@@ -297,6 +280,9 @@ func (s *Store) beginStore(ctx context.Context, marker string) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err == nil {
+		if err := s.seedMarkers(ctx, fresh); err != nil {
+			return err
+		}
 		s.o.Log.Warn("the store is empty: a new one was begun", zap.String("store", fresh))
 	}
 	return nil
@@ -311,7 +297,7 @@ func (s *Store) checkMarker(v value) error {
 	switch {
 	case identity == nil:
 		return fmt.Errorf("%w: %w", ErrUnavailable, errNotReached)
-	case v.marker != *identity:
+	case v.marker != *identity && !strings.HasPrefix(v.marker, *identity+":"):
 		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
 	}
 	return nil
