@@ -10,14 +10,18 @@ import (
 
 	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 
 	"gatehouse/policy"
 )
 
 // What the tests need to see of the inside, and no more.
 
-// ClientOf is the client by which the store talks to Redis, for hooks.
+// ClientOf is the client by which the store talks to Redis, except for lookups.
 func ClientOf(s *Store) redis.UniversalClient { return s.client }
+
+// LookupsOf is the client of its lookups.
+func LookupsOf(s *Store) redis.UniversalClient { return s.lookups }
 
 // UseClusterCommitter makes the store commit as on a Cluster: step by step.
 func UseClusterCommitter(s *Store) {
@@ -25,10 +29,14 @@ func UseClusterCommitter(s *Store) {
 }
 
 // SpendersWaiting is how many wait for a round trip of others.
-func SpendersWaiting(s *Store) int {
-	s.combiner.mu.Lock()
-	defer s.combiner.mu.Unlock()
-	return len(s.combiner.waiting)
+func SpendersWaiting(s *Store) int { return s.combiner.lanes.waiting() }
+
+func (l *lanes[T]) waiting() int {
+	n := l.whole.waiting.Load()
+	for _, lane := range *l.nodes.Load() {
+		n += lane.waiting.Load()
+	}
+	return int(n)
 }
 
 // Mint makes a token from the given source of randomness.
@@ -80,10 +88,10 @@ func TwiceAccount(raw string, id policy.AccountID, c policy.Catalogue) (first, s
 // Reader is the reader of single values.
 type Reader struct{ r *reader }
 
-// NewReader makes a reader of its own on the client.
-func NewReader(client redis.UniversalClient, prefix string, timeout time.Duration) Reader {
-	_, cluster := client.(*redis.ClusterClient)
-	return Reader{newReader(client, newMarkers(prefix, cluster), timeout)}
+// NewReader makes a reader of its own on the client, of a store whose marker is
+// named "marker".
+func NewReader(client redis.UniversalClient, timeout time.Duration, log *zap.Logger) Reader {
+	return Reader{newReader(client, newMarkers("", isCluster(client)), timeout, log)}
 }
 
 // ReaderOf is the store's own reader.
@@ -95,10 +103,23 @@ func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, er
 	return v.raw, v.found, err
 }
 
-// Marker returns the marker that comes with the value of the key.
-func (r Reader) Marker(ctx context.Context, key string) (string, error) {
+// Marker returns the marker that comes with the value of the key, its slot, and
+// the position that was known before.
+func (r Reader) Marker(ctx context.Context, key string) (marker string, slot int, known uint64, err error) {
 	v, err := r.r.get(ctx, key)
-	return v.marker, err
+	return v.marker, v.slot, v.known, err
+}
+
+// MarkerName is the name of the marker that stands for the key.
+func (r Reader) MarkerName(key string) string {
+	name, _ := r.r.markers.of(key)
+	return name
+}
+
+// Saw tells the reader of a position of the key's slot.
+func (r Reader) Saw(key string, position uint64) {
+	_, slot := r.r.markers.of(key)
+	r.r.markers.saw(slot, position)
 }
 
 // Many returns the values of the keys.
@@ -112,16 +133,26 @@ func (r Reader) Many(ctx context.Context, keys []string) ([]string, error) {
 }
 
 // Idle reports whether nobody reads and nobody waits.
-func (r Reader) Idle() bool { return r.r.queue.Load() == nil }
+func (r Reader) Idle() bool {
+	idle := r.r.lanes.whole.last.Load() == nil
+	for _, lane := range *r.r.lanes.nodes.Load() {
+		idle = idle && lane.last.Load() == nil && lane.follow.last.Load() == nil
+	}
+	return idle
+}
 
 // Waiting counts the reads that wait for the next batch.
-func (r Reader) Waiting() int {
-	n := 0
-	for w := r.r.queue.Load(); w != nil && w != r.r.busy; w = w.next {
-		n++
-	}
-	return n
-}
+func (r Reader) Waiting() int { return r.r.lanes.waiting() }
+
+// Lanes is how many queues there are, of the masters of a Cluster.
+func (r Reader) Lanes() int { return len(*r.r.lanes.nodes.Load()) }
+
+// What the tests of the reader go up to.
+const (
+	MaxWaiting = maxWaiting
+	MaxBatch   = maxBatch
+	ProbePause = probePause
+)
 
 // Guard is what must hold at a commit: the key holds Want or, where Below is
 // set, has fewer fields than that, or, where Has is set, has that field.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
@@ -159,7 +158,8 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	client    redis.UniversalClient
+	lookups   redis.UniversalClient // the reader's alone
+	client    redis.UniversalClient // everybody else's
 	committer committer
 	reader    *reader
 	names     names
@@ -234,9 +234,9 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.health = newHealth(s.client, s.o)
-	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
+	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
 	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.client, s.markers, o.Timeout)
+	s.reader = newReader(s.lookups, s.markers, o.Timeout, o.Log)
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	return s, nil
@@ -249,12 +249,12 @@ func (s *Store) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.embedded, s.client, s.committer = e, e.client, e
+		s.embedded, s.lookups, s.client, s.committer = e, e.client, e.client, e
 		s.markers = newMarkers(s.o.Prefix, false)
 		return nil
 	}
-	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
-	_, cluster := s.client.(*redis.ClusterClient)
+	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)
+	cluster := isCluster(s.client)
 	s.markers = newMarkers(s.o.Prefix, cluster)
 	one := newScriptCommitter(s.client, s.markers, s.identityNow)
 	one.durability = s.o.Durability
@@ -271,26 +271,6 @@ func (s *Store) connect(ctx context.Context) error {
 	return nil
 }
 
-// options: nothing is repeated by the client itself, because a change whose
-// answer was lost may have happened; lookups repeat themselves.
-func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
-	return &redis.UniversalOptions{
-		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
-		DialTimeout: lookupTimeout, DialerRetries: 1,
-		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
-		ContextTimeoutEnabled: true, PoolTimeout: lookupTimeout, MinIdleConns: 2, ConnMaxIdleTime: 5 * time.Minute,
-		MaintNotificationsConfig: noNotifications(),
-	}
-}
-
-// noNotifications switches off what this protocol version has not, and for
-// which the client would look the host's name up.
-func noNotifications() *maintnotifications.Config {
-	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-}
-
 // Close ends the store's background work and its connections.
 func (s *Store) Close() error {
 	s.stop()
@@ -304,7 +284,7 @@ func (s *Store) disconnect() error {
 	if s.embedded != nil {
 		return s.embedded.close()
 	}
-	return s.client.Close()
+	return errors.Join(s.lookups.Close(), s.client.Close())
 }
 
 // Ready returns nil when lookups can be answered, and otherwise an error that
