@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,14 +87,18 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 		return Account{}, false, err
 	}
 	score := strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	steps := []step{
+		{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
+		{Kind: stepSet, Key: name, Value: raw},
+		s.publishAccount(a.ID),
+	}
+	if old != "" { // it may be suspended: that works while memory is full
+		steps = append([]step{{Kind: stepRoom, Key: s.names.besideAccounts("room")}}, steps...)
+	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps: []step{
-			{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
-			{Kind: stepSet, Key: name, Value: raw},
-			s.publishAccount(a.ID),
-		},
-		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
+		steps:  steps,
+		event:  s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err
 }
@@ -168,17 +173,20 @@ func (s *Store) deleteAccount(ctx context.Context, by policy.Caller, id policy.A
 }
 
 // deleteKeys deletes the keys of an account that is no more, and all that was
-// counted, and returns how many keys there were; or errMoved when there is an
-// account of that id again. It reads and removes a portion at a time.
+// counted, and returns how many entries its index had; or errMoved when there is
+// an account of that id again. It reads and removes a portion at a time.
 func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
 	noAccount := []guard{{key: s.names.account(id)}}
 	if err := s.forgetUsage(ctx, id, noAccount, everyKey); err != nil {
 		return 0, err
 	}
 	for deleted := 0; ; {
-		entries, err := s.someOfIndex(ctx, id, deletePortion)
-		if err != nil || len(entries) == 0 {
-			return deleted, err
+		entries, err := s.data.some(ctx, s.names.accountKeys(id), deletePortion)
+		if err != nil {
+			return 0, errors.Join(ErrUnavailable, err)
+		}
+		if len(entries) == 0 {
+			return deleted, nil
 		}
 		for portion := range slices.Chunk(entries, deletePortion) {
 			if err := s.deletePortionOf(ctx, id, noAccount, portion); err != nil {
@@ -189,15 +197,19 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 	}
 }
 
-func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []indexEntry) error {
+func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []hashField) error {
 	ids := make([]policy.KeyID, len(portion))
 	c := change{guards: guards}
-	for i, e := range portion {
-		ids[i] = policy.KeyID(e.id)
+	for i, f := range portion {
+		ids[i] = policy.KeyID(idOfField(f.field))
+		tokenHash, _, _ := strings.Cut(f.value, ":") // of one that cannot be read, too
+		if e, err := parseIndex(f.field, f.value); err == nil {
+			tokenHash = e.tokenHash
+		}
 		c.steps = append(c.steps,
-			step{Kind: stepDel, Key: s.names.key(e.tokenHash)},
-			step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: e.id},
-			s.publishKey(e.tokenHash))
+			step{Kind: stepDel, Key: s.names.key(tokenHash)},
+			step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: f.field},
+			s.publishKey(tokenHash))
 	}
 	if err := s.forgetUsage(ctx, id, guards, ids...); err != nil {
 		return err
@@ -229,8 +241,10 @@ func (s *Store) readRaw(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", errors.Join(ErrUnavailable, err)
 	}
-	if !v.found {
-		return "", s.checkMarker(v)
+	if err := s.trust(key, v); errors.Is(err, ErrUnknownToken) {
+		return "", nil // this node knows that it was deleted
+	} else if err != nil {
+		return "", err
 	}
 	return v.raw, nil
 }

@@ -111,11 +111,13 @@ func (w *world) doEverything() {
 	if len(ranked) != 1 {
 		w.t.Errorf("usage is ranked as %v", ranked)
 	}
+	keystore.UseCompact(n.Store)
+	must("rewrite records", keystore.RewriteRecords(w.t.Context(), n.Store, func(int) {}))
 	n.list(by, 10)
 	n.users(by, 10)
 	ada := n.byEmail("ada@example.com")
 	n.session(ada, "a session")
-	n.wantSession("a session")
+	n.key(n.wantSession("a session").Caller(inside, ""))
 	must("touch session", n.TouchSession(w.t.Context(), "a session", nil, w.clock.Now().Add(time.Hour)))
 	sessions, err := n.ListSessions(w.t.Context(), by, ada.ID)
 	must("list sessions", err)

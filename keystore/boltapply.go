@@ -10,6 +10,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// streamFill is how full pages of entries are left when they are split: entries
+// come one behind the other.
+const streamFill = 0.9
+
 // applying is a change within its transaction.
 type applying struct {
 	values, hashes, sets, streams boltBucket
@@ -30,6 +34,7 @@ func applyChange(tx *bbolt.Tx, c change, at time.Time) error {
 			return err
 		}
 	}
+	a.streams.b.FillPercent = streamFill
 	for _, g := range c.guards {
 		holds, err := a.holds(g)
 		if err != nil {
@@ -55,7 +60,7 @@ func (s step) namesPart() bool {
 	switch s.Kind {
 	case stepHSet, stepHDel, stepCount, stepZAdd, stepZRem:
 		return true
-	case stepSet, stepDel, stepXAdd, stepXDel, stepPublish:
+	case stepSet, stepReplace, stepDel, stepXAdd, stepXOnce, stepXDel, stepPublish, stepRoom:
 	}
 	return false
 }
@@ -77,7 +82,7 @@ func (a *applying) holds(g guard) (bool, error) {
 
 func (a *applying) step(s step) error {
 	switch s.Kind {
-	case stepSet:
+	case stepSet, stepReplace:
 		if ended(s.Ends, a.at.Unix()) {
 			return a.values.b.Delete([]byte(s.Key))
 		}
@@ -96,9 +101,9 @@ func (a *applying) step(s step) error {
 		return a.removeMember(s.Key, s.Field)
 	case stepXAdd:
 		return a.addEntry(s)
-	case stepPublish: // one process hears of its own changes without it
+	case stepPublish, stepRoom: // there is one process, and its memory is the disk
 		return nil
-	case stepXDel: // takes back, which a transaction needs not
+	case stepXOnce, stepXDel: // do again, or take back, what a transaction does in whole
 	}
 	return fmt.Errorf("a step %q is not for this store", s.Kind)
 }

@@ -28,8 +28,8 @@ func (e *embedded) check() (err error) {
 		if err != nil {
 			return err
 		}
-		if string(format) != storeFormat {
-			return fmt.Errorf("its format is %q, and only %s is understood", format, storeFormat)
+		if string(format) != fileFormat {
+			return fmt.Errorf("its format is %q, and only %s is understood", format, fileFormat)
 		}
 		for _, name := range allBuckets() {
 			b, err := bucketIn(tx, name, 0)

@@ -35,8 +35,8 @@ var (
 	formatKey     = []byte("format")
 )
 
-// storeFormat names what the buckets hold, and its version.
-const storeFormat = "gatehouse-store-1"
+// fileFormat names what the buckets hold, and its version.
+const fileFormat = "gatehouse-store-1"
 
 func allBuckets() [][]byte {
 	return [][]byte{valuesBucket, hashesBucket, setsBucket, streamsBucket, aboutBucket}

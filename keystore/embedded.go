@@ -10,14 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 )
-
-// ErrNoStore: there is no store in the embedded file's place, and none was to be
-// begun: it is on another disk, or was never made.
-var ErrNoStore = errors.New("there is no store")
 
 // lockPatience is for how long an embedded file may be in use by another process
 // before it is given up.
@@ -27,13 +24,14 @@ const lockPatience = time.Second
 // node. Every change is on the disk before it is acknowledged. It implements
 // data, getter and committer.
 type embedded struct {
-	db     *bbolt.DB
-	file   string
-	marker string // the name of the value that is read beside every other
-	time   func() time.Time
-	log    *zap.Logger
+	db   *bbolt.DB
+	file string
+	time func() time.Time
+	log  *zap.Logger
 	// heard is told of what is published, in order, by the goroutine that writes.
 	heard func(message string)
+	// wrote is told how each write to the disk has ended.
+	wrote func(error)
 	// update is db.Update but in tests.
 	update func(func(*bbolt.Tx) error) error
 
@@ -53,15 +51,15 @@ type embedded struct {
 
 // embeddedOptions says how an embedded store is opened.
 type embeddedOptions struct {
-	file   string
-	marker string
-	names  names
+	file  string
+	names names
 	// create begins a store where there is none; readOnly changes nothing on the
 	// disk, whatever is asked for.
 	create, readOnly bool
 	now              func() time.Time
 	log              *zap.Logger
 	heard            func(message string)
+	wrote            func(error)
 }
 
 // openEmbedded opens the store in the file, or begins it, or moves what a journal
@@ -122,7 +120,7 @@ func openFile(o embeddedOptions, file string) (*embedded, error) {
 		return nil, fmt.Errorf("open store: %s: %w", file, err)
 	}
 	e := &embedded{
-		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard,
+		db: db, file: file, time: o.now, log: o.log, heard: o.heard, wrote: o.wrote,
 		queue: make(chan pending), closing: make(chan struct{}),
 	}
 	e.update = db.Update
@@ -146,6 +144,7 @@ func (e *embedded) started() (*embedded, error) {
 	if !e.db.IsReadOnly() {
 		e.sweep()
 	}
+	e.releasePages()
 	e.running.Go(e.writeAll)
 	return e, nil
 }
@@ -187,26 +186,39 @@ func (e *embedded) close() error {
 // openEmbedded opens the store in its file.
 func (s *Store) openEmbedded() error {
 	e, err := openEmbedded(embeddedOptions{
-		file: s.o.EmbeddedFile, marker: s.names.marker(), names: s.names, create: s.o.Create, readOnly: s.o.ReadOnly,
-		now: s.o.Now, log: s.o.Log, heard: func(message string) {
-			s.forget(message)
-			s.propagated(message)
-		},
+		file: s.o.EmbeddedFile, names: s.names, create: s.o.Create, readOnly: s.o.ReadOnly,
+		now: s.o.Now, log: s.o.Log, heard: s.received, wrote: s.wroteEmbedded,
 	})
 	if err != nil {
 		return err
 	}
 	s.embedded, s.data, s.reader, s.committer = e, e, e, e
-	return nil
+	return s.format.set(formatCompact) // no older version can read the file
 }
 
-// hearsItself is what the subscription is for several nodes: the only one that there is
-// hears of everything, in the same process.
+// wroteEmbedded tells the store's health whether changes are taken.
+func (s *Store) wroteEmbedded(err error) {
+	if s.health != nil { // there is none yet while the file is opened
+		s.health.reported("", report{state: StateOK, write: err})
+	}
+}
+
+// attachEmbedded returns the identity of the store in the file, which it gets when
+// it is opened for the first time; "" for one that was never written to.
+func (s *Store) attachEmbedded(ctx context.Context) (string, error) {
+	v, err := s.reader.get(ctx, s.names.store())
+	if err != nil || v.found || s.o.ReadOnly {
+		return v.raw, err
+	}
+	fresh := uuid.NewString()
+	return fresh, s.committer.commit(ctx, change{steps: []step{{Kind: stepSet, Key: s.names.store(), Value: fresh}}})
+}
+
+// hearsItself is what the subscription is for several nodes: the only one that
+// there is is told of everything in the same process.
 func (s *Store) hearsItself(ctx context.Context) {
-	s.keys.forgetAll()
-	s.accounts.forgetAll()
+	s.unverify()
 	s.subscribed.Store(true)
-	s.changed(Change{})
 	<-ctx.Done()
 	s.subscribed.Store(false)
 }

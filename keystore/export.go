@@ -164,6 +164,9 @@ func (x *exporter) key(ctx context.Context, owner *storedAccount, e indexEntry, 
 	if k.accountUID != owner.uid || lapsed(&k.key, x.s.o.Now()) {
 		return nil // of another account of this id, or replaced
 	}
+	if raw, err = exportedKey(k, raw); err != nil {
+		return err
+	}
 	x.done.Keys++
 	return x.write(exportLine{Key: recordOf(e.created, raw)})
 }
@@ -172,23 +175,16 @@ func (x *exporter) key(ctx context.Context, owner *storedAccount, e indexEntry, 
 // record, or "" for a key that was removed meanwhile or has ended. Anything else
 // is an error: an export must not silently lack what was lost.
 func (x *exporter) missing(ctx context.Context, account policy.AccountID, e indexEntry) (raw string, err error) {
-	if e.hasEnded(x.s.o.Now().Unix()) {
-		return "", nil
-	}
 	// A change writes the index before the record that it makes, and removes the
 	// record before the entry.
-	now, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id))
-	if errors.Is(err, ErrNotFound) || err == nil && now.hasEnded(x.s.o.Now().Unix()) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if raw, err = x.s.readRaw(ctx, x.s.names.key(now.tokenHash)); err != nil || raw != "" {
-		return raw, err
-	}
-	if _, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id)); errors.Is(err, ErrNotFound) {
-		return "", nil // it was being removed
+	for range 2 {
+		now, listed, err := x.s.indexedKey(ctx, account, policy.KeyID(e.id))
+		if err != nil || !listed || now.hasEnded(x.s.o.Now().Unix()) {
+			return "", err
+		}
+		if raw, err = x.s.readRaw(ctx, x.s.names.key(e.tokenHash)); err != nil || raw != "" {
+			return raw, err
+		}
 	}
 	return "", errUnknownEnd
 }
@@ -212,6 +208,15 @@ func (x *exporter) users(ctx context.Context, owner *storedAccount) error {
 		x.done.Users++
 	}
 	return nil
+}
+
+// exportedKey is the record as JSON, which every gateway can import, whatever
+// form its store has.
+func exportedKey(k *storedKey, raw string) (string, error) {
+	if isCompact(raw) {
+		return encodeKey(*k)
+	}
+	return raw, nil
 }
 
 func recordOf(created int64, raw string) *exportRecord {

@@ -17,7 +17,7 @@ type cell struct {
 func (j *journal) add(steps []step) {
 	for _, s := range steps {
 		switch s.Kind {
-		case stepSet:
+		case stepSet, stepReplace:
 			j.live[s.Key] = cell{whole: &s}
 		case stepDel:
 			delete(j.live, s.Key)
@@ -39,7 +39,7 @@ func (j *journal) add(steps []step) {
 			}
 		case stepXAdd:
 			j.live[s.Key] = cell{entries: trimmed(append(j.live[s.Key].entries, s), s)}
-		case stepPublish, stepXDel: // a journaled change is never taken back
+		case stepRoom, stepPublish, stepXDel: // a journaled change is never taken back
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -17,14 +18,19 @@ func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEnt
 }
 
 func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) {
-	var entries []indexEntry
-	err := s.data.scan(ctx, name, func(id, value string) error {
-		e, err := parseIndex(id, value)
-		entries = append(entries, e)
-		return err
+	index := map[string]string{}
+	err := s.data.scan(ctx, name, scanPortion, func(portion []hashField, _ bool) error {
+		for _, f := range portion {
+			index[f.field] = f.value
+		}
+		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
+		return nil, errors.Join(ErrUnavailable, err)
+	}
+	entries, err := parseIndexes(name, index)
+	if err != nil {
+		return nil, errors.Join(ErrUnavailable, err)
 	}
 	if len(entries) == 0 {
 		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
@@ -32,91 +38,16 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 	return entries, nil
 }
 
-// someOfIndex returns some entries of the index of an account's keys, about n;
-// none only where there are none.
-func (s *Store) someOfIndex(ctx context.Context, account policy.AccountID, n int) ([]indexEntry, error) {
-	name := s.names.accountKeys(account)
-	fields, err := s.data.some(ctx, name, n)
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	entries := make([]indexEntry, len(fields))
-	for i, f := range fields {
-		if entries[i], err = parseIndex(f.field, f.value); err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
-		}
-	}
-	return entries, nil
-}
-
-// indexEntryOf returns the entry of a key of the account, or ErrNotFound, which
-// says nothing of an emptied store.
-func (s *Store) indexEntryOf(ctx context.Context, account policy.AccountID, id policy.KeyID) (indexEntry, error) {
-	return s.indexEntryAt(ctx, s.names.accountKeys(account), string(id))
-}
-
-func (s *Store) indexEntryAt(ctx context.Context, name, id string) (indexEntry, error) {
-	found, err := s.indexEntriesAt(ctx, name, []string{id})
-	switch {
-	case err != nil:
-		return indexEntry{}, err
-	case found[0] == nil:
-		return indexEntry{}, ErrNotFound
-	}
-	return *found[0], nil
-}
-
-// indexEntriesOf returns the entry of each of the keys of the account, nil for
-// one that has none.
-func (s *Store) indexEntriesOf(ctx context.Context, account policy.AccountID, ids []policy.KeyID) ([]*indexEntry, error) {
-	fields := make([]string, len(ids))
-	for i, id := range ids {
-		fields[i] = string(id)
-	}
-	return s.indexEntriesAt(ctx, s.names.accountKeys(account), fields)
-}
-
-func (s *Store) indexEntriesAt(ctx context.Context, name string, ids []string) ([]*indexEntry, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	values, err := s.data.fields(ctx, name, ids...)
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	entries := make([]*indexEntry, len(ids))
-	for i, value := range values {
-		if value == "" {
-			continue
-		}
-		e, err := parseIndex(ids[i], value)
-		if err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
-		}
-		entries[i] = &e
-	}
-	return entries, nil
-}
-
-// indexedIn reports which of the indexes, by their names, have the key.
-func (s *Store) indexedIn(ctx context.Context, indexes []string, id policy.KeyID) ([]bool, error) {
-	return s.data.having(ctx, indexes, string(id))
-}
-
-// indexed is the guard that holds a key in the index of its account.
-func (s *Store) indexed(account policy.AccountID, id policy.KeyID) guard {
-	return guard{key: s.names.accountKeys(account), has: string(id)}
-}
-
 // errUnknownEnd: an index has a key without a record, and nothing says that the
-// key has ended. It may be that records were lost, or that the key was made, or
-// has ended, with a version that wrote no ends into indexes.
-var errUnknownEnd = errors.New("its record is missing, and nothing says that it has ended")
+// key has ended. It may be that records were lost, or that the key has ended with
+// a version that wrote no ends into indexes.
+var errUnknownEnd = errors.New("its record is missing, and nothing says that it has ended: restore the store's data, or, " +
+	"where nothing was lost, have gatehouse store upgrade drop what earlier versions have left")
 
 // hasEnded reports whether the key of the entry is gone for good: that is known
 // by its end, and never by a record that was not found, which may have been lost
 // and may come back.
-func (e indexEntry) hasEnded(now int64) bool { return e.ends != 0 && e.ends <= now }
+func (e indexEntry) hasEnded(now int64) bool { return ended(e.ends, now) }
 
 // prune drops the index entries of keys that are gone for good, so that they
 // do not count against the account's limit. It reports whether there were any.
@@ -135,23 +66,27 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	unknown := 0
 	for i, e := range entries {
 		switch {
-		case values[i].found:
-			// An end that was not written to the end of a change is not believed.
-			if k, err := decodeKey(values[i].raw, e.tokenHash); err == nil && e.hasEnded(now.Unix()) && goneForGood(&k.key, now) {
-				gone = append(gone, e)
-			}
-		case e.hasEnded(now.Unix()):
+		case !values[i].found && !e.hasEnded(now.Unix()):
+			unknown++
+		case !values[i].found:
 			gone = append(gone, e)
 		default:
-			unknown++
+			// An end that was not written to the end of a change is not believed.
+			if k, err := decodeKey(values[i].raw, e.tokenHash); err == nil && goneForGood(&k.key, now) {
+				gone = append(gone, e)
+			}
 		}
 	}
 	if unknown > 0 {
-		s.o.Log.Warn("keys of an account are listed without a record, and count against its limit: an upgrade of the store drops them",
+		s.o.Log.Warn("keys of an account are listed without a record, and count against its limit",
 			zap.String("account", string(account)), zap.Int("keys", unknown), zap.Error(errUnknownEnd))
 	}
 	return s.dropEntries(ctx, account, gone)
 }
+
+// goneForGood reports whether a key has gone, whether or not the store has dropped
+// its record yet.
+func goneForGood(k *policy.Key, now time.Time) bool { return ended(endOf(k), now.Unix()) }
 
 // dropEntries removes index entries of keys that are gone, and what was counted
 // of these. It reports whether there were any.
@@ -163,9 +98,7 @@ func (s *Store) dropEntries(ctx context.Context, account policy.AccountID, gone 
 	var dropped []policy.KeyID
 	for _, e := range gone {
 		dropped = append(dropped, policy.KeyID(e.id))
-		drop.steps = append(drop.steps,
-			step{Kind: stepHDel, Key: s.names.accountKeys(account), Field: e.id},
-			step{Kind: stepHDel, Key: s.names.used(account), Field: e.id})
+		drop.steps = append(drop.steps, s.unindexSteps(account, e.id)...)
 	}
 	if err := s.commit(ctx, drop); err != nil {
 		return false, err
@@ -190,25 +123,23 @@ func (s *Store) settleIndex(ctx context.Context, account policy.AccountID) error
 	var gone []indexEntry
 	for i, e := range entries {
 		if !values[i].found {
-			// Its record may have been written between the two readings.
-			if raw, err := s.readRaw(ctx, s.names.key(e.tokenHash)); err != nil {
-				return err
-			} else if raw == "" && e.created < s.o.Now().Add(-orphanAge).UnixMilli() {
+			if e.created < s.o.Now().Add(-orphanAge).UnixMilli() {
 				gone = append(gone, e)
 			}
 			continue
 		}
 		k, err := decodeKey(values[i].raw, e.tokenHash)
 		if err != nil || e.ends == endOf(&k.key) {
-			continue // one that cannot be read is said where it is used
+			continue // one that cannot be read is told of where it is used
 		}
 		e.ends = endOf(&k.key)
+		entered := s.indexStep(account, e)
 		err = s.commit(ctx, change{
-			guards: []guard{s.indexed(account, policy.KeyID(e.id)), {key: s.names.key(e.tokenHash), want: values[i].raw}},
-			steps:  []step{{Kind: stepHSet, Key: s.names.accountKeys(account), Field: e.id, Value: e.value()}},
+			guards: []guard{{key: s.names.key(e.tokenHash), want: values[i].raw}},
+			steps:  append([]step{entered}, s.otherForm(entered, e.id)...),
 		})
 		if err != nil && !errors.Is(err, errMoved) { // a change that came first has written it
-			return err
+			return fmt.Errorf("key %s: %w", e.id, err)
 		}
 	}
 	_, err = s.dropEntries(ctx, account, gone)

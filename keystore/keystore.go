@@ -9,14 +9,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
@@ -52,6 +51,20 @@ var (
 	ErrUserLimit = errors.New("the account's number of users has reached its limit")
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
+	// ErrUncertain comes with ErrUnavailable: the change may have been made, or
+	// fewer replicas have it than the operator asks for.
+	ErrUncertain = errors.New("it is not certain that the change was made")
+	// ErrOlder comes with ErrUnavailable: the store has lost acknowledged changes,
+	// and takes none that gives anything until an operator accepts it.
+	ErrOlder = errors.New("the store is older than what this node has seen of it")
+	// ErrNoStore: nothing was ever kept here; Init makes a store.
+	ErrNoStore = errors.New("there is no store here")
+	// ErrStoreExists: Init found a store, or a part of one.
+	ErrStoreExists = errors.New("there is a store here already")
+
+	// ErrExpired: the expiry that a key is to have has passed by the clock of the
+	// store, which is ahead of this node's.
+	ErrExpired = errors.New("the expiry has passed by the clock of the key store")
 
 	errShortReply = errors.New("redis answered fewer values than were asked for")
 	errNotReached = errors.New("the store was not reached yet")
@@ -121,6 +134,8 @@ type Options struct {
 	Propagated func(delay time.Duration)
 	Managed    func(action Action, outcome Outcome)
 
+	// Durability is what must hold before a change is acknowledged.
+	Durability Durability
 	// ReadOnly begins no new store where there is none.
 	ReadOnly bool
 	// Create begins a new store where there is none. Tests and the demo set it;
@@ -143,7 +158,8 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	client    redis.UniversalClient // nil for an embedded store
+	lookups   redis.UniversalClient // the reader's alone; nil for an embedded store
+	client    redis.UniversalClient // everybody else's; nil for an embedded store
 	committer committer
 	data      data
 	reader    getter
@@ -152,39 +168,38 @@ type Store struct {
 	accounts  *memories[policy.AccountID, storedAccount]
 	// identity is the marker of the store this process works with; nil until
 	// it was reached for the first time.
-	identity   atomic.Pointer[string]
+	identity atomic.Pointer[string]
+	// unmarked: the store is an older gateway's, without markers, and only read.
+	unmarked   atomic.Bool
+	markers    *markers
+	rollback   *rollback
+	hearing    *hearing
+	unfinished unfinished
+	format     storeFormat
 	subscribed atomic.Bool
-	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
-	budgets    *redis_rate.Limiter
-	combiner   *combiner // of budgets
-	usage      usage
-	ranking    sync.Mutex // held while usage is ranked
-	stop       context.CancelFunc
-	background sync.WaitGroup
-	embedded   *embedded
+	// cutSubscription ends the present subscription.
+	cutSubscription atomic.Pointer[context.CancelCauseFunc]
+	writable        atomic.Pointer[error]            // what the last beat says of writing
+	elapsed         func() time.Duration             // since the store was opened
+	permitted       atomic.Pointer[policy.Catalogue] // what accounts may hold
+	budgets         *redis_rate.Limiter
+	combiner        *combiner // of budgets
+	usage           usage
+	ranking         sync.Mutex // held while usage is ranked
+	stop            context.CancelFunc
+	background      sync.WaitGroup
+	embedded        *embedded
+	health          *health
 }
 
 // Open opens the store. An embedded file that cannot be read completely is an
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if (o.Redis == nil) == (o.EmbeddedFile == "") {
-		return nil, errors.New("open store: exactly one of Redis and an embedded file must be given")
-	}
-	o.Audit = o.Audit.orDefault()
-	if o.AuditLog == nil {
-		o.AuditLog = o.Log
-	}
-	s := &Store{o: o, names: names{o.Prefix}}
-	s.permitted.Store(&o.Catalogue)
-	s.usage.turns = newUsageTurns()
-	if err := s.connect(); err != nil {
+	s, err := newStore(ctx, o)
+	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
-	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	if err := s.bind(ctx); err != nil {
 		if s.embedded != nil {
 			return nil, errors.Join(err, s.disconnect())
@@ -193,44 +208,63 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
+	s.background.Go(func() { s.health.run(background) })
 	s.background.Go(func() { s.watch(background) })
+	if s.embedded == nil && !o.ReadOnly {
+		s.background.Go(func() { s.beat(background) })
+		s.background.Go(func() { s.redo(background) })
+		s.background.Go(func() { s.finishChanges(background) })
+	}
 	s.background.Go(func() { s.writeUsage(background) })
+	return s, nil
+}
+
+// newStore makes a store that does nothing in the background yet.
+func newStore(ctx context.Context, o Options) (*Store, error) {
+	if (o.Redis == nil) == (o.EmbeddedFile == "") {
+		return nil, errors.New("exactly one of Redis and an embedded file must be given")
+	}
+	o.Audit = o.Audit.orDefault()
+	if o.AuditLog == nil {
+		o.AuditLog = o.Log
+	}
+	s := &Store{o: o, names: names{o.Prefix}, rollback: newRollback(), hearing: newHearing(), elapsed: stopwatch()}
+	s.permitted.Store(&o.Catalogue)
+	s.usage.turns = newUsageTurns()
+	if err := s.connect(); err != nil {
+		return nil, err
+	}
+	s.health = newHealth(s.client, s.o)
+	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
+	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
+	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	return s, nil
 }
 
 // connect makes the client and the committer.
 func (s *Store) connect() error {
 	if s.o.Redis == nil {
+		s.markers = newMarkers(s.o.Prefix, false)
 		return s.openEmbedded()
 	}
-	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
-	s.data, s.reader = redisData{s.client}, newReader(s.client, s.names.marker(), s.o.Timeout)
-	one := newScriptCommitter(s.client)
+	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)
+	cluster := isCluster(s.client)
+	s.markers = newMarkers(s.o.Prefix, cluster)
+	s.data, s.reader = redisData{s.client}, newReader(s.lookups, s.markers, s.o.Timeout, s.o.Log)
+	one := newScriptCommitter(s.client, s.markers, s.identityNow)
+	one.durability = s.o.Durability
+	one.landed = func(c change, slot int, position uint64) {
+		s.rollback.landed(c, slot, position, s.o.Now())
+		if c.publishes() {
+			s.hearing.published()
+		}
+	}
 	s.committer = one
-	if _, cluster := s.client.(*redis.ClusterClient); cluster {
-		s.committer = &clusterCommitter{one: one}
+	if cluster {
+		s.committer = &clusterCommitter{one: one, later: s.finishLater}
 	}
 	return nil
-}
-
-// options: nothing is repeated by the client itself, because a change whose
-// answer was lost may have happened; lookups repeat themselves.
-func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
-	return &redis.UniversalOptions{
-		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
-		DialTimeout: lookupTimeout, DialerRetries: 1,
-		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
-		ContextTimeoutEnabled: true, PoolTimeout: lookupTimeout, MinIdleConns: 2, ConnMaxIdleTime: 5 * time.Minute,
-		MaintNotificationsConfig: noNotifications(),
-	}
-}
-
-// noNotifications switches off what this protocol version has not, and for
-// which the client would look the host's name up.
-func noNotifications() *maintnotifications.Config {
-	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
 // Close ends the store's background work and its connections.
@@ -246,78 +280,45 @@ func (s *Store) disconnect() error {
 	if s.embedded != nil {
 		return s.embedded.close()
 	}
-	return s.client.Close()
+	return errors.Join(s.lookups.Close(), s.client.Close())
 }
 
 // Ready returns nil when lookups can be answered, and otherwise an error that
 // says why not.
 func (s *Store) Ready(ctx context.Context) error {
-	v, err := s.reader.get(ctx, s.names.marker())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	name := s.names.store()
+	v, err := s.reader.get(ctx, name)
+	if err == nil {
+		err = s.trustMarker(v)
 	}
-	return s.checkMarker(v)
-}
-
-// bind learns the identity of the store, and gives an identity to a new one.
-func (s *Store) bind(ctx context.Context) error {
-	if s.identity.Load() != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
-	defer cancel()
-	marker := s.names.marker()
-	if !s.o.ReadOnly {
-		if err := s.beginStore(ctx, marker); err != nil {
-			return err
-		}
-	}
-	v, err := s.reader.get(ctx, marker)
-	if err == nil && !v.found && !s.o.ReadOnly { // "" is the identity of no store
+	if err == nil && s.embedded == nil && v.raw != s.identityNow() {
 		err = errEmptied
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	s.identity.CompareAndSwap(nil, &v.raw)
 	return nil
 }
 
-// beginStore gives a store an identity that has none.
-func (s *Store) beginStore(ctx context.Context, marker string) error {
-	fresh := uuid.NewString()
-	err := s.committer.commit(ctx, change{
-		guards: []guard{{key: marker}}, steps: []step{{Kind: stepSet, Key: marker, Value: fresh}},
-	})
-	if err != nil && !errors.Is(err, errMoved) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+// identityNow is the identity of the store; "" before it was reached.
+func (s *Store) identityNow() string {
+	if identity := s.identity.Load(); identity != nil {
+		return *identity
 	}
-	if err == nil {
-		s.o.Log.Warn("the store is empty: a new one was begun", zap.String("store", fresh))
-	}
-	return nil
+	return ""
 }
 
-// checkMarker returns nil when the marker that was read is that of the store
-// this process began with. A process stays with the store it first saw: in an
-// emptied one every key would be unknown, and every customer locked out as if
-// their keys were wrong.
-func (s *Store) checkMarker(v value) error {
-	identity := s.identity.Load()
-	switch {
-	case identity == nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, errNotReached)
-	case v.marker != *identity:
-		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
-	}
-	return nil
+// stopwatch returns how long ago it was called.
+func stopwatch() func() time.Duration {
+	begun := time.Now() //nolint:forbidigo // what arrives in time is measured by the process's own clock, however the injected one stands
+	return func() time.Duration { return time.Since(begun) }
 }
 
 // names spells the Redis keys. The account's id is a hash tag, so that all of
 // an account's own keys share a slot of a Cluster.
 type names struct{ prefix string }
 
-func (n names) marker() string                         { return n.prefix + "store" }
+func (n names) store() string                          { return n.prefix + "store" }
 func (n names) importing() string                      { return n.prefix + "importing" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
@@ -332,7 +333,34 @@ func (n names) users(id policy.AccountID) string       { return n.account(id) + 
 func (n names) email(hash string) string               { return n.prefix + "email:" + hash }
 func (n names) identity(hash string) string            { return n.prefix + "identity:" + hash }
 func (n names) session(hash string) string             { return n.prefix + "session:" + hash }
+func (n names) room(id policy.AccountID) string        { return n.account(id) + ":room" }
 func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
+
+// besideAccounts is a key in the slot of the list of accounts.
+func (n names) besideAccounts(name string) string { return n.prefix + name + ":{" + n.accounts() + "}" }
+
+// inStoresSlot is a key in the slot of the store's identity.
+func (n names) inStoresSlot(name string) string { return n.prefix + name + ":{" + n.store() + "}" }
+
+// beat is a key of a node in the slot of a marker.
+func (n names) beat(marker, node string) string {
+	if _, tag, ok := strings.Cut(marker, "{"); ok {
+		return n.prefix + "beat:" + node + ":{" + tag
+	}
+	return n.prefix + "beat:" + node
+}
+
+// ofMessage is the record that a message is about; "" for none.
+func (n names) ofMessage(message string) string {
+	what, _, _ := strings.Cut(message, sentAt)
+	if hash, ok := strings.CutPrefix(what, keyChanged); ok && isHash(hash) {
+		return n.key(hash)
+	}
+	if id, ok := strings.CutPrefix(what, accountChanged); ok && policy.ValidAccountID(id) {
+		return n.account(policy.AccountID(id))
+	}
+	return ""
+}
 
 func (n names) user(account policy.AccountID, id UserID) string {
 	return n.account(account) + ":user:" + string(id)

@@ -66,42 +66,11 @@ func (s *Store) records(ctx context.Context, entries []indexEntry) ([]value, err
 		return nil, errors.Join(ErrUnavailable, err)
 	}
 	for _, v := range values {
-		if err := s.checkMarker(v); !v.found && err != nil {
+		if err := s.trustMarker(v); err != nil {
 			return nil, err
 		}
 	}
 	return values, nil
-}
-
-// indexEntry is a line of an index: what is listed, and when it was created
-// (Unix milliseconds). A key's also has the hash of its token.
-type indexEntry struct {
-	id        string
-	created   int64
-	tokenHash string
-	// ends is when the key is gone for good, in Unix seconds: when the grace of one
-	// that was replaced ends, or the retention of one that expires. 0 for never, and
-	// where an earlier version has not written it.
-	ends int64
-}
-
-// parseIndex reads what value wrote.
-func parseIndex(id, value string) (indexEntry, error) {
-	parts := strings.Split(value, ":")
-	if len(parts) != 2 && len(parts) != 3 {
-		return indexEntry{}, errRecord
-	}
-	e := indexEntry{id: id, tokenHash: parts[0]}
-	var err error
-	if e.created, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
-		return indexEntry{}, errRecord
-	}
-	if len(parts) == 3 {
-		if e.ends, err = strconv.ParseInt(parts[2], 10, 64); err != nil {
-			return indexEntry{}, errRecord
-		}
-	}
-	return e, nil
 }
 
 // before orders a listing: the newest first, and by id in the same millisecond. It
