@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -17,8 +15,14 @@ import (
 
 // What the tests need to see of the inside, and no more.
 
-// ClientOf is the client by which the store talks to Redis, except for lookups.
-func ClientOf(s *Store) redis.UniversalClient { return s.client }
+// ClientOf is the client by which the store talks to Redis, for hooks and to look
+// into it. Of an embedded store it is that of a copy of what it holds now.
+func ClientOf(s *Store) redis.UniversalClient {
+	if s.embedded != nil {
+		return s.embedded.copied()
+	}
+	return s.client
+}
 
 // LookupsOf is the client of its lookups.
 func LookupsOf(s *Store) redis.UniversalClient { return s.lookups }
@@ -95,7 +99,7 @@ func NewReader(client redis.UniversalClient, timeout time.Duration, log *zap.Log
 }
 
 // ReaderOf is the store's own reader.
-func ReaderOf(s *Store) Reader { return Reader{s.reader} }
+func ReaderOf(s *Store) Reader { return Reader{s.reader.(*reader)} }
 
 // Get returns the value of the key.
 func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, err error) {
@@ -210,49 +214,51 @@ func Commit(ctx context.Context, client redis.UniversalClient, stepwise bool, gu
 	return c.commit(ctx, newChange(guards, steps))
 }
 
+// CommitTo commits to a store, whatever its kind, what stands behind its own
+// changes.
+func CommitTo(ctx context.Context, s *Store, guards []Guard, steps []Step) error {
+	return s.committer.commit(ctx, newChange(guards, steps))
+}
+
+// SettleIndex is what an upgrade of a store does to the keys of an account.
+func SettleIndex(ctx context.Context, s *Store, account policy.AccountID) error {
+	return s.settleIndex(ctx, account)
+}
+
+// Member is one of a sorted set.
+type Member struct {
+	Name  string
+	Score int64
+}
+
+// Members returns the next n members of a sorted set, as a listing does.
+func Members(ctx context.Context, s *Store, set string, after *Member, n int) ([]Member, error) {
+	var from *member
+	if after != nil {
+		from = &member{after.Name, after.Score}
+	}
+	found, err := s.data.members(ctx, set, from, n)
+	all := make([]Member, len(found))
+	for i, m := range found {
+		all[i] = Member{m.name, m.score}
+	}
+	return all, err
+}
+
 // SlotTag is what a Cluster is expected to hash of a key.
 func SlotTag(key string) string { return slotTag(key) }
 
 // ReadJournal reads what would be in the file of that name, and returns the
-// steps that restore it, in no order.
-func ReadJournal(file string, content []byte, now time.Time) ([]Step, error) {
+// steps that restore it, in no order, and what was left out at its end.
+func ReadJournal(file string, content []byte, now time.Time) (all []Step, cut []byte, err error) {
 	j := &journal{file: file, live: map[string]cell{}}
 	if err := j.read(bytes.NewReader(content)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []Step
 	for steps := range j.state(now.Unix()) {
 		all = append(all, steps...)
 	}
-	return all, nil
-}
-
-// CompactFrom sets the size from which the store's journal is rewritten.
-func CompactFrom(s *Store, size int64) {
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	s.embedded.journal.compactFrom = size
-}
-
-// HoldEmbedded calls f in the embedded server before each of its commands.
-func HoldEmbedded(s *Store, f func(command string)) {
-	s.embedded.server.Server().SetPreHook(func(_ *server.Peer, command string, _ ...string) bool {
-		f(command)
-		return false
-	})
-}
-
-// BreakJournal makes every write to the journal fail from now on.
-func BreakJournal(s *Store) error {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	err = s.embedded.journal.out.Close()
-	s.embedded.journal.out = full
-	return err
+	return all, j.cut, nil
 }
 
 // Limits that the tests go up to.

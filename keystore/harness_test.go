@@ -124,7 +124,7 @@ func newWorld(t *testing.T, kind string) *world {
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
 	case "embedded":
-		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db.jsonl")
+		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db")
 	}
 	return w
 }
@@ -347,10 +347,18 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 // Cluster client counts too.
 func (n *node) hook(h hook) {
 	n.t.Helper()
-	keystore.ClientOf(n.Store).AddHook(topHook{h})
 	if n.w.kind == "embedded" {
-		return // it has one client
+		keystore.HookEmbedded(n.Store, func(ctx context.Context, command string, next func() error) error {
+			if command == "mget" { // the disk keeps to no timeout; what stands for it does
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, n.w.options.Timeout)
+				defer cancel()
+			}
+			return h(ctx, redis.NewCmd(ctx, command), next)
+		})
+		return
 	}
+	keystore.ClientOf(n.Store).AddHook(topHook{h})
 	keystore.LookupsOf(n.Store).AddHook(topHook{h})
 	for _, client := range []redis.UniversalClient{keystore.ClientOf(n.Store), keystore.LookupsOf(n.Store)} {
 		if cluster, ok := client.(*redis.ClusterClient); ok {

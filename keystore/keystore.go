@@ -158,10 +158,11 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	lookups   redis.UniversalClient // the reader's alone
-	client    redis.UniversalClient // everybody else's
+	lookups   redis.UniversalClient // the reader's alone; nil for an embedded store
+	client    redis.UniversalClient // everybody else's; likewise
 	committer committer
-	reader    *reader
+	data      data
+	reader    getter
 	names     names
 	keys      *memories[[sha256.Size]byte, storedKey]
 	accounts  *memories[policy.AccountID, storedAccount]
@@ -195,7 +196,7 @@ type Store struct {
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -208,7 +209,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.background.Go(func() { s.health.run(background) })
-	s.background.Go(func() { s.watch(background) })
+	if s.embedded == nil {
+		s.background.Go(func() { s.watch(background) })
+	}
 	if s.embedded == nil && !o.ReadOnly {
 		s.background.Go(func() { s.beat(background) })
 		s.background.Go(func() { s.redo(background) })
@@ -219,7 +222,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 // newStore makes a store that does nothing in the background yet.
-func newStore(ctx context.Context, o Options) (*Store, error) {
+func newStore(o Options) (*Store, error) {
 	if (o.Redis == nil) == (o.EmbeddedFile == "") {
 		return nil, errors.New("exactly one of Redis and an embedded file must be given")
 	}
@@ -230,32 +233,28 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{o: o, names: names{o.Prefix}, rollback: newRollback(), hearing: newHearing(), elapsed: stopwatch()}
 	s.permitted.Store(&o.Catalogue)
 	s.usage.turns = newUsageTurns()
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, err
 	}
 	s.health = newHealth(s.client, s.o)
-	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.lookups, s.markers, o.Timeout, o.Log)
+	if s.embedded == nil {
+		s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
+		s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	}
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	return s, nil
 }
 
 // connect makes the client and the committer.
-func (s *Store) connect(ctx context.Context) error {
+func (s *Store) connect() error {
 	if s.o.Redis == nil {
-		e, err := openEmbedded(ctx, s.o.EmbeddedFile, s.o.Now)
-		if err != nil {
-			return err
-		}
-		s.embedded, s.lookups, s.client, s.committer = e, e.client, e.client, e
-		s.markers = newMarkers(s.o.Prefix, false)
-		return nil
+		return s.openEmbedded()
 	}
 	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)
 	cluster := isCluster(s.client)
 	s.markers = newMarkers(s.o.Prefix, cluster)
+	s.data, s.reader = redisData{s.client}, newReader(s.lookups, s.markers, s.o.Timeout, s.o.Log)
 	one := newScriptCommitter(s.client, s.markers, s.identityNow)
 	one.durability = s.o.Durability
 	one.landed = func(c change, slot int, position uint64) {
