@@ -147,7 +147,7 @@ func (s *Store) commit(ctx context.Context, c change) error {
 	if err := s.addEvent(&c); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx, cancel := s.commitContext(ctx)
 	defer cancel()
 	err := s.committer.commit(ctx, c)
 	for _, st := range c.steps {
@@ -163,6 +163,16 @@ func (s *Store) commit(ctx context.Context, c change) error {
 		return err
 	}
 	return errors.Join(ErrUnavailable, err)
+}
+
+// commitContext is that of a commit: not the caller's. A disk writes or fails,
+// and is waited for.
+func (s *Store) commitContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	if s.embedded != nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, commitTimeout)
 }
 
 // mayCommit refuses changes to a store that has lost some, unless they only

@@ -188,6 +188,7 @@ func TestWhatChangesWhileItIsRewrittenStaysChanged(t *testing.T) {
 func TestBothFormsAreOneKey(t *testing.T) {
 	onEachRedis(t, func(t *testing.T, w *world) {
 		n := w.node()
+		keystore.UseText(n.Store)
 		by := n.account("acme")
 		k, token := n.key(by)
 		n.Used(k.ID, "acme", w.clock.Now())
