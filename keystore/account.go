@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"gatehouse/policy"
 )
@@ -87,14 +86,18 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 		return Account{}, false, err
 	}
 	score := strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	steps := []step{
+		{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
+		{Kind: stepSet, Key: name, Value: raw},
+		s.publishAccount(a.ID),
+	}
+	if old != "" { // it may be suspended: that works while memory is full
+		steps = append([]step{{Kind: stepRoom, Key: s.names.besideAccounts("room")}}, steps...)
+	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps: []step{
-			{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
-			{Kind: stepSet, Key: name, Value: raw},
-			s.publishAccount(a.ID),
-		},
-		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
+		steps:  steps,
+		event:  s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err
 }
@@ -115,40 +118,6 @@ func (s *Store) Rules(ctx context.Context, id policy.AccountID) (*policy.Account
 		return nil, fmt.Errorf("get account %s: %w", id, err)
 	}
 	return &stored.rules, nil
-}
-
-// ListAccounts returns up to limit accounts, the newest first, from the cursor
-// on that an earlier call returned ("" for the first), and the cursor of the
-// next page, "" when there is none; or ErrBadCursor.
-func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]Account, string, error) {
-	after, err := parseCursor(cursor)
-	if err != nil {
-		return nil, "", err
-	}
-	members, err := s.client.ZRangeArgsWithScores(ctx, redis.ZRangeArgs{Key: s.names.accounts(), Start: 0, Stop: -1}).Result()
-	if err != nil {
-		return nil, "", fmt.Errorf("list accounts: %w", errors.Join(ErrUnavailable, err))
-	}
-	if err := s.Ready(ctx); err != nil {
-		return nil, "", fmt.Errorf("list accounts: %w", err) // of an emptied or replaced store
-	}
-	entries := make([]indexEntry, 0, len(members))
-	for _, m := range members {
-		entries = append(entries, indexEntry{id: fmt.Sprint(m.Member), created: int64(m.Score)})
-	}
-	page, rest := pageOf(entries, after, limit)
-	accounts := make([]Account, 0, len(page))
-	for _, e := range page {
-		stored, _, err := s.readAccount(ctx, policy.AccountID(e.id))
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted, or never written to the end
-		}
-		if err != nil {
-			return nil, "", fmt.Errorf("list accounts: %w", err)
-		}
-		accounts = append(accounts, stored.account)
-	}
-	return accounts, nextCursor(page, rest), nil
 }
 
 // DeleteAccount deletes the account, all its keys and all its users, or returns
@@ -203,37 +172,42 @@ func (s *Store) deleteAccount(ctx context.Context, by policy.Caller, id policy.A
 }
 
 // deleteKeys deletes the keys of an account that is no more, and all that was
-// counted, and returns how many keys there were; or errMoved when there is an account of that id again.
+// counted, and returns how many keys there were; or errMoved when there is an
+// account of that id again. It reads and removes a portion at a time.
 func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
-	index := s.names.accountKeys(id)
-	keys, err := s.client.HGetAll(ctx, index).Result()
-	if err != nil {
-		return 0, errors.Join(ErrUnavailable, err)
-	}
-	portion := change{guards: []guard{{key: s.names.account(id)}}}
-	gone := []policy.KeyID{everyKey}
-	for keyID := range keys {
-		gone = append(gone, policy.KeyID(keyID))
-	}
-	if err := s.forgetUsage(ctx, id, portion.guards, gone...); err != nil {
+	noAccount := []guard{{key: s.names.account(id)}}
+	if err := s.forgetUsage(ctx, id, noAccount, everyKey); err != nil {
 		return 0, err
 	}
-	left := len(keys)
-	for keyID, value := range keys {
-		tokenHash, _, _ := strings.Cut(value, ":")
-		portion.steps = append(portion.steps,
-			step{Kind: stepDel, Key: s.names.key(tokenHash)},
-			step{Kind: stepHDel, Key: index, Field: keyID},
-			s.publishKey(tokenHash))
-		if left--; left > 0 && len(portion.steps) < 3*deletePortion {
-			continue
+	for deleted := 0; ; {
+		entries, err := s.someOfIndex(ctx, id, deletePortion)
+		if err != nil || len(entries) == 0 {
+			return deleted, err
 		}
-		if err := s.commit(ctx, portion); err != nil {
-			return 0, err
+		for portion := range slices.Chunk(entries, deletePortion) {
+			if err := s.deletePortionOf(ctx, id, noAccount, portion); err != nil {
+				return 0, err
+			}
 		}
-		portion.steps = nil
+		deleted += len(entries)
 	}
-	return len(keys), nil
+}
+
+func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []indexEntry) error {
+	ids := make([]policy.KeyID, len(portion))
+	c := change{guards: guards}
+	for i, e := range portion {
+		ids[i] = policy.KeyID(e.id)
+		c.steps = append(c.steps, step{Kind: stepDel, Key: s.names.key(e.tokenHash)})
+		for _, field := range fieldsOfID(e.id) {
+			c.steps = append(c.steps, step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: field})
+		}
+		c.steps = append(c.steps, s.publishKey(e.tokenHash))
+	}
+	if err := s.forgetUsage(ctx, id, guards, ids...); err != nil {
+		return err
+	}
+	return s.commit(ctx, c)
 }
 
 // readAccount returns the account as it is now and the bytes it is stored as,
@@ -260,8 +234,10 @@ func (s *Store) readRaw(ctx context.Context, key string) (string, error) {
 	if err != nil {
 		return "", errors.Join(ErrUnavailable, err)
 	}
-	if !v.found {
-		return "", s.checkMarker(v)
+	if err := s.trust(key, v); errors.Is(err, ErrUnknownToken) {
+		return "", nil // this node knows that it was deleted
+	} else if err != nil {
+		return "", err
 	}
 	return v.raw, nil
 }

@@ -25,10 +25,13 @@ func (c Change) Concerns(t Token, account policy.AccountID) bool {
 	return true
 }
 
-// Hears reports whether the store is told of the changes that other nodes
-// make. While it is not, Options.Changed says nothing of them; when it is
-// again, Changed is called with the zero Change.
-func (s *Store) Hears() bool { return s.subscribed.Load() }
+// Hears reports whether the node is subscribed to the changes that other nodes
+// make: every change that was published up to a second ago has arrived. While it
+// is not, nothing is answered from a cache. When it is again, Options.Changed is
+// called with the zero Change.
+func (s *Store) Hears() bool {
+	return s.embedded != nil || s.subscribed.Load() && s.hearing.hears(s.elapsed())
+}
 
 // changed is called behind the emptying of the caches, so that whoever looks
 // again finds nothing older.

@@ -24,14 +24,16 @@ const (
 )
 
 // clients returns a client for lookups alone and one for everything else, so
-// that nothing takes the lookups' connections.
-func (r *Redis) clients(timeout time.Duration) (lookups, others redis.UniversalClient) {
+// that nothing takes the lookups' connections. A change may wait for replicas for
+// as long as wait says.
+func (r *Redis) clients(timeout, wait time.Duration) (lookups, others redis.UniversalClient) {
 	o := r.options(timeout)
 	o.PoolSize = lookupConnections
 	o.ReadTimeout, o.WriteTimeout = timeout, timeout
 	lookups = r.client(o)
 	o = r.options(timeout)
 	o.PoolSize = otherConnections
+	o.ReadTimeout = max(o.ReadTimeout, wait+time.Second)
 	o.PoolTimeout = o.ReadTimeout
 	return lookups, r.client(o)
 }

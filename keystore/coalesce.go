@@ -42,7 +42,7 @@ type coalescer[T any] struct {
 	ask func(ctx context.Context, batch []*call[T]) error
 	// retries: a round trip that was not answered may be tried once more.
 	retries bool
-	health  *health
+	health  *availability
 	// follow gets the calls that the server redirected; nil where none does.
 	follow *coalescer[T]
 
@@ -59,7 +59,7 @@ type coalescer[T any] struct {
 	calls   sync.Pool
 }
 
-func newCoalescer[T any](h *health, retries bool, ask func(context.Context, []*call[T]) error) *coalescer[T] {
+func newCoalescer[T any](h *availability, retries bool, ask func(context.Context, []*call[T]) error) *coalescer[T] {
 	return &coalescer[T]{ask: ask, retries: retries, health: h, busy: &call[T]{}}
 }
 

@@ -5,10 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -17,15 +15,21 @@ import (
 
 // What the tests need to see of the inside, and no more.
 
-// ClientOf is the client by which the store talks to Redis, except for lookups.
-func ClientOf(s *Store) redis.UniversalClient { return s.client }
+// ClientOf is the client by which the store talks to Redis, for hooks and to look
+// into it. Of an embedded store it is that of a copy of what it holds now.
+func ClientOf(s *Store) redis.UniversalClient {
+	if s.embedded != nil {
+		return s.embedded.copied()
+	}
+	return s.client
+}
 
 // LookupsOf is the client of its lookups.
 func LookupsOf(s *Store) redis.UniversalClient { return s.lookups }
 
 // UseClusterCommitter makes the store commit as on a Cluster: step by step.
 func UseClusterCommitter(s *Store) {
-	s.committer = &clusterCommitter{one: newScriptCommitter(s.client)}
+	s.committer = &clusterCommitter{one: s.committer.(*scriptCommitter), later: s.finishLater}
 }
 
 // SpendersWaiting is how many wait for a round trip of others.
@@ -95,7 +99,7 @@ func NewReader(client redis.UniversalClient, timeout time.Duration, log *zap.Log
 }
 
 // ReaderOf is the store's own reader.
-func ReaderOf(s *Store) Reader { return Reader{s.reader} }
+func ReaderOf(s *Store) Reader { return Reader{s.reader.(*reader)} }
 
 // Get returns the value of the key.
 func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, err error) {
@@ -197,63 +201,70 @@ func newChange(guards []Guard, steps []Step) change {
 
 // RunScript runs commit.lua and returns the number of the guard that failed.
 func RunScript(ctx context.Context, client redis.UniversalClient, guards []Guard, steps []Step) (int, error) {
-	keys, args := newChange(guards, steps).script()
-	return redis.NewScript(commitSource).Run(ctx, client, keys, args...).Int()
+	keys, args := newChange(guards, steps).script("", "")
+	reply, err := redis.NewScript(commitSource).Run(ctx, client, keys, args...).Slice()
+	if err != nil {
+		return 0, err
+	}
+	return int(reply[0].(int64)), nil
 }
 
 // Commit commits as a store does, on one node or step by step as on a Cluster.
 func Commit(ctx context.Context, client redis.UniversalClient, stepwise bool, guards []Guard, steps []Step) error {
-	one := newScriptCommitter(client)
+	_, cluster := client.(*redis.ClusterClient)
+	one := newScriptCommitter(client, newMarkers("", cluster), func() string { return "" })
 	var c committer = one
 	if stepwise {
-		c = &clusterCommitter{one: one}
+		c = &clusterCommitter{one: one, later: func([]change) {}}
 	}
 	return c.commit(ctx, newChange(guards, steps))
+}
+
+// CommitTo commits to a store, whatever its kind, what stands behind its own
+// changes.
+func CommitTo(ctx context.Context, s *Store, guards []Guard, steps []Step) error {
+	return s.committer.commit(ctx, newChange(guards, steps))
+}
+
+// SettleIndex is what an upgrade of a store does to the keys of an account.
+func SettleIndex(ctx context.Context, s *Store, account policy.AccountID) error {
+	return s.settleIndex(ctx, account)
+}
+
+// Member is one of a sorted set.
+type Member struct {
+	Name  string
+	Score int64
+}
+
+// Members returns the next n members of a sorted set, as a listing does.
+func Members(ctx context.Context, s *Store, set string, after *Member, n int) ([]Member, error) {
+	var from *member
+	if after != nil {
+		from = &member{after.Name, after.Score}
+	}
+	found, err := s.data.members(ctx, set, from, n)
+	all := make([]Member, len(found))
+	for i, m := range found {
+		all[i] = Member{m.name, m.score}
+	}
+	return all, err
 }
 
 // SlotTag is what a Cluster is expected to hash of a key.
 func SlotTag(key string) string { return slotTag(key) }
 
 // ReadJournal reads what would be in the file of that name, and returns the
-// steps that restore it, in no order.
-func ReadJournal(file string, content []byte, now time.Time) ([]Step, error) {
+// steps that restore it, in no order, and what was left out at its end.
+func ReadJournal(file string, content []byte, now time.Time) (all []Step, cut []byte, err error) {
 	j := &journal{file: file, live: map[string]cell{}}
 	if err := j.read(bytes.NewReader(content)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []Step
 	for steps := range j.state(now.Unix()) {
 		all = append(all, steps...)
 	}
-	return all, nil
-}
-
-// CompactFrom sets the size from which the store's journal is rewritten.
-func CompactFrom(s *Store, size int64) {
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	s.embedded.journal.compactFrom = size
-}
-
-// HoldEmbedded calls f in the embedded server before each of its commands.
-func HoldEmbedded(s *Store, f func(command string)) {
-	s.embedded.server.Server().SetPreHook(func(_ *server.Peer, command string, _ ...string) bool {
-		f(command)
-		return false
-	})
-}
-
-// BreakJournal makes every write to the journal fail from now on.
-func BreakJournal(s *Store) error {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	err = s.embedded.journal.out.Close()
-	s.embedded.journal.out = full
-	return err
+	return all, j.cut, nil
 }
 
 // Limits that the tests go up to.
@@ -274,4 +285,89 @@ func SetLease(ctx context.Context, s *Store, name, from, to string) error {
 // RenewLease renews it every so often.
 func RenewLease(ctx context.Context, s *Store, name, holder string, every time.Duration, lost context.CancelCauseFunc) {
 	s.renewLease(ctx, name, holder, every, lost)
+}
+
+// WriteError is what the last beat says of writing.
+func WriteError(s *Store) error {
+	if err := s.writable.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Senders is how many other nodes' beats have arrived.
+func Senders(s *Store) int {
+	s.hearing.mu.Lock()
+	defer s.hearing.mu.Unlock()
+	return len(s.hearing.senders)
+}
+
+// UseCompact makes the store write compact records, and UseText text again.
+func UseCompact(s *Store) { s.format.isCompact.Store(true) }
+
+// UseText makes the store write records that earlier gateways understand.
+func UseText(s *Store) { s.format.isCompact.Store(false) }
+
+// RewriteRecords writes everything compact that is not.
+func RewriteRecords(ctx context.Context, s *Store, progress func(done int)) error {
+	return s.rewriteRecords(ctx, progress)
+}
+
+// CompactKey encodes the key that the JSON record means in the compact form.
+func CompactKey(record, tokenHash string) (string, error) {
+	k, err := decodeKey(record, tokenHash)
+	if err != nil {
+		return "", err
+	}
+	return encodeCompactKey(*k)
+}
+
+// ThroughCompactKey decodes a compact record, and encodes it again in both forms.
+func ThroughCompactKey(raw, tokenHash string) (k policy.Key, accountUID, compact, record string, err error) {
+	stored, err := decodeCompactKey(raw, tokenHash)
+	if err != nil {
+		return policy.Key{}, "", "", "", err
+	}
+	compact, err = encodeCompactKey(*stored)
+	if err == nil {
+		record, err = encodeKey(*stored)
+	}
+	if err != nil {
+		return policy.Key{}, "", "", "", fmt.Errorf("accepted, but cannot be encoded: %w", err)
+	}
+	return stored.key, stored.accountUID, compact, record, nil
+}
+
+// IndexEntry is an entry of an index of keys.
+type IndexEntry struct {
+	ID        string
+	Created   int64
+	TokenHash string
+	Ends      int64
+}
+
+// ParseIndex reads an entry in either form.
+func ParseIndex(field, value string) (IndexEntry, error) {
+	e, err := parseIndex(field, value)
+	return IndexEntry{e.id, e.created, e.tokenHash, e.ends}, err
+}
+
+// CompactIndex is the entry in the compact form, if it has one.
+func CompactIndex(e IndexEntry) (field, value string, ok bool) {
+	value, ok = indexEntry{id: e.ID, created: e.Created, tokenHash: e.TokenHash, ends: e.Ends}.compact()
+	return fieldsOfID(e.ID)[0], value, ok
+}
+
+// CheckHealth asks the store's servers how they are, as happens every ten seconds.
+func CheckHealth(ctx context.Context, s *Store) { s.health.check(ctx) }
+
+// Report tells the store's health what a beat found of a master: an error that
+// keeps it from taking changes, or the state that the store is in.
+func Report(s *Store, master string, state State, cause, write error) {
+	s.health.reported(master, report{state: state, cause: cause, write: write})
+}
+
+// JudgeInfo says what is wrong with a server that answers INFO like that.
+func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {
+	return judge([]*serverInfo{parseServer(info)}, replicas)
 }

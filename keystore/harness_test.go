@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,7 +94,7 @@ type world struct {
 // onEachStore runs the test on every kind of store there is.
 func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, kind := range []string{"miniredis", "redis", "cluster", "embedded"} {
+	for _, kind := range []string{"miniredis", "redis", "compact", "cluster", "embedded"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, kind))
@@ -113,17 +114,17 @@ func newWorld(t *testing.T, kind string) *world {
 	w.options = keystore.Options{
 		Prefix: fmt.Sprintf("test%d:", prefixes.Add(1)), Timeout: 10 * time.Second, Mode: keystore.Strict,
 		CacheTTL: 5 * time.Second, CacheEntries: 20_000, Catalogue: catalogue, TokenPrefix: "gk_",
-		MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
+		Create: true, MaxKeys: 1000, Now: w.clock.Now, Log: zap.NewNop(),
 	}
 	switch kind {
 	case "miniredis":
 		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
-	case "redis":
+	case "redis", "compact": // as newer stores are: see world.open
 		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
 	case "embedded":
-		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db.jsonl")
+		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db")
 	}
 	return w
 }
@@ -185,6 +186,9 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	var err error
 	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
+	}
+	if w.kind == "compact" {
+		keystore.UseCompact(n.Store)
 	}
 	return n
 }
@@ -343,10 +347,18 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 // Cluster client counts too.
 func (n *node) hook(h hook) {
 	n.t.Helper()
-	keystore.ClientOf(n.Store).AddHook(topHook{h})
 	if n.w.kind == "embedded" {
-		return // it has one client
+		keystore.HookEmbedded(n.Store, func(ctx context.Context, command string, next func() error) error {
+			if command == "mget" { // the disk keeps to no timeout; what stands for it does
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, n.w.options.Timeout)
+				defer cancel()
+			}
+			return h(ctx, redis.NewCmd(ctx, command), next)
+		})
+		return
 	}
+	keystore.ClientOf(n.Store).AddHook(topHook{h})
 	keystore.LookupsOf(n.Store).AddHook(topHook{h})
 	for _, client := range []redis.UniversalClient{keystore.ClientOf(n.Store), keystore.LookupsOf(n.Store)} {
 		if cluster, ok := client.(*redis.ClusterClient); ok {
@@ -406,8 +418,33 @@ func (n *node) records() map[string]string {
 	return dump(n.t, keystore.ClientOf(n.Store), n.w.options.Prefix+"key:")
 }
 
-// dump returns everything in Redis whose name has the prefix, as text.
+// isBookkeeping reports whether the key says something of the store and not of
+// what it holds: markers, the format, and the beats of nodes.
+func isBookkeeping(name, prefix string) bool {
+	rest, ours := strings.CutPrefix(name, prefix)
+	for _, kind := range []string{"marker", "beat:", "format:", "making:"} {
+		if ours && strings.HasPrefix(rest, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// dump returns everything in Redis whose name has the prefix, as text, without
+// bookkeeping.
 func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
+	t.Helper()
+	all := dumpAll(t, client, prefix)
+	for name := range all {
+		if isBookkeeping(name, prefix) {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// dumpAll is dump with bookkeeping.
+func dumpAll(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	var mu sync.Mutex

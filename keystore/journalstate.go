@@ -17,7 +17,7 @@ type cell struct {
 func (j *journal) add(steps []step) {
 	for _, s := range steps {
 		switch s.Kind {
-		case stepSet:
+		case stepSet, stepReplace:
 			j.live[s.Key] = cell{whole: &s}
 		case stepDel:
 			delete(j.live, s.Key)
@@ -39,7 +39,7 @@ func (j *journal) add(steps []step) {
 			}
 		case stepXAdd:
 			j.live[s.Key] = cell{entries: trimmed(append(j.live[s.Key].entries, s), s)}
-		case stepPublish, stepXDel: // a journaled change is never taken back
+		case stepRoom, stepPublish, stepXDel: // a journaled change is never taken back
 		}
 	}
 }
@@ -57,20 +57,6 @@ func (j *journal) count(s step) {
 		s.Key, s.Field, s.Value = before.Key, before.Field, strconv.FormatInt(was+more, 10)
 	}
 	c.fields[s.Field] = s
-}
-
-// drop forgets counters that have gone away by that second.
-func (j *journal) drop(unixSeconds int64) {
-	for key, c := range j.live {
-		for field, s := range c.fields {
-			if s.gone(unixSeconds) {
-				delete(c.fields, field)
-			}
-		}
-		if c.fields != nil && len(c.fields) == 0 {
-			delete(j.live, key)
-		}
-	}
 }
 
 // trimmed drops the entries of a stream that its last step does not keep.

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
@@ -52,6 +51,20 @@ var (
 	ErrUserLimit = errors.New("the account's number of users has reached its limit")
 	// ErrConflict: another change came first, again and again or for good.
 	ErrConflict = errors.New("another change came first")
+	// ErrUncertain comes with ErrUnavailable: the change may have been made, or
+	// fewer replicas have it than the operator asks for.
+	ErrUncertain = errors.New("it is not certain that the change was made")
+	// ErrOlder comes with ErrUnavailable: the store has lost acknowledged changes,
+	// and takes none that gives anything until an operator accepts it.
+	ErrOlder = errors.New("the store is older than what this node has seen of it")
+	// ErrNoStore: nothing was ever kept here; Init makes a store.
+	ErrNoStore = errors.New("there is no store here")
+	// ErrStoreExists: Init found a store, or a part of one.
+	ErrStoreExists = errors.New("there is a store here already")
+
+	// ErrExpired: the expiry that a key is to have has passed by the clock of the
+	// store, which is ahead of this node's.
+	ErrExpired = errors.New("the expiry has passed by the clock of the key store")
 
 	errShortReply = errors.New("redis answered fewer values than were asked for")
 	errNotReached = errors.New("the store was not reached yet")
@@ -121,6 +134,8 @@ type Options struct {
 	Propagated func(delay time.Duration)
 	Managed    func(action Action, outcome Outcome)
 
+	// Durability is what must hold before a change is acknowledged.
+	Durability Durability
 	// ReadOnly begins no new store where there is none.
 	ReadOnly bool
 	// Create begins a new store where there is none. Tests and the demo set it;
@@ -143,51 +158,48 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	lookups   redis.UniversalClient // the reader's alone
-	client    redis.UniversalClient // everybody else's
+	lookups   redis.UniversalClient // the reader's alone; nil for an embedded store
+	client    redis.UniversalClient // everybody else's; likewise
 	committer committer
-	reader    *reader
-	markers   *markers
+	data      data
+	reader    getter
 	names     names
 	keys      *memories[[sha256.Size]byte, storedKey]
 	accounts  *memories[policy.AccountID, storedAccount]
 	// identity is the marker of the store this process works with; nil until
 	// it was reached for the first time.
-	identity   atomic.Pointer[string]
+	identity atomic.Pointer[string]
+	// unmarked: the store is an older gateway's, without markers, and only read.
+	unmarked   atomic.Bool
+	markers    *markers
+	rollback   *rollback
+	hearing    *hearing
+	unfinished unfinished
+	format     storeFormat
 	subscribed atomic.Bool
-	permitted  atomic.Pointer[policy.Catalogue] // what accounts may hold
-	budgets    *redis_rate.Limiter
-	combiner   *combiner // of budgets
-	usage      usage
-	ranking    sync.Mutex // held while usage is ranked
-	stop       context.CancelFunc
-	background sync.WaitGroup
-	embedded   *embedded
+	// cutSubscription ends the present subscription.
+	cutSubscription atomic.Pointer[context.CancelCauseFunc]
+	writable        atomic.Pointer[error]            // what the last beat says of writing
+	elapsed         func() time.Duration             // since the store was opened
+	permitted       atomic.Pointer[policy.Catalogue] // what accounts may hold
+	budgets         *redis_rate.Limiter
+	combiner        *combiner // of budgets
+	usage           usage
+	ranking         sync.Mutex // held while usage is ranked
+	stop            context.CancelFunc
+	background      sync.WaitGroup
+	embedded        *embedded
+	health          *health
 }
 
 // Open opens the store. An embedded file that cannot be read completely is an
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	if (o.Redis == nil) == (o.EmbeddedFile == "") {
-		return nil, errors.New("open store: exactly one of Redis and an embedded file must be given")
-	}
-	o.Audit = o.Audit.orDefault()
-	if o.AuditLog == nil {
-		o.AuditLog = o.Log
-	}
-	s := &Store{o: o, names: names{o.Prefix}}
-	s.permitted.Store(&o.Catalogue)
-	s.usage.turns = newUsageTurns()
-	if err := s.connect(ctx); err != nil {
+	s, err := newStore(o)
+	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.markers = newMarkers(o.Prefix, isCluster(s.client))
-	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.lookups, s.markers, o.Timeout, o.Log)
-	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
-	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	if err := s.bind(ctx); err != nil {
 		if s.embedded != nil {
 			return nil, errors.Join(err, s.disconnect())
@@ -196,26 +208,64 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	s.background.Go(func() { s.watch(background) })
+	s.background.Go(func() { s.health.run(background) })
+	if s.embedded == nil {
+		s.background.Go(func() { s.watch(background) })
+	}
+	if s.embedded == nil && !o.ReadOnly {
+		s.background.Go(func() { s.beat(background) })
+		s.background.Go(func() { s.redo(background) })
+		s.background.Go(func() { s.finishChanges(background) })
+	}
 	s.background.Go(func() { s.writeUsage(background) })
 	return s, nil
 }
 
-// connect makes the client and the committer.
-func (s *Store) connect(ctx context.Context) error {
-	if s.o.Redis == nil {
-		e, err := openEmbedded(ctx, s.o.EmbeddedFile, s.o.Now)
-		if err != nil {
-			return err
-		}
-		s.embedded, s.lookups, s.client, s.committer = e, e.client, e.client, e
-		return nil
+// newStore makes a store that does nothing in the background yet.
+func newStore(o Options) (*Store, error) {
+	if (o.Redis == nil) == (o.EmbeddedFile == "") {
+		return nil, errors.New("exactly one of Redis and an embedded file must be given")
 	}
-	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout)
-	one := newScriptCommitter(s.client)
+	o.Audit = o.Audit.orDefault()
+	if o.AuditLog == nil {
+		o.AuditLog = o.Log
+	}
+	s := &Store{o: o, names: names{o.Prefix}, rollback: newRollback(), hearing: newHearing(), elapsed: stopwatch()}
+	s.permitted.Store(&o.Catalogue)
+	s.usage.turns = newUsageTurns()
+	if err := s.connect(); err != nil {
+		return nil, err
+	}
+	s.health = newHealth(s.client, s.o)
+	if s.embedded == nil {
+		s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
+		s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	}
+	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
+	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
+	return s, nil
+}
+
+// connect makes the client and the committer.
+func (s *Store) connect() error {
+	if s.o.Redis == nil {
+		return s.openEmbedded()
+	}
+	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)
+	cluster := isCluster(s.client)
+	s.markers = newMarkers(s.o.Prefix, cluster)
+	s.data, s.reader = redisData{s.client}, newReader(s.lookups, s.markers, s.o.Timeout, s.o.Log)
+	one := newScriptCommitter(s.client, s.markers, s.identityNow)
+	one.durability = s.o.Durability
+	one.landed = func(c change, slot int, position uint64) {
+		s.rollback.landed(c, slot, position, s.o.Now())
+		if c.publishes() {
+			s.hearing.published()
+		}
+	}
 	s.committer = one
-	if _, cluster := s.client.(*redis.ClusterClient); cluster {
-		s.committer = &clusterCommitter{one: one}
+	if cluster {
+		s.committer = &clusterCommitter{one: one, later: s.finishLater}
 	}
 	return nil
 }
@@ -239,75 +289,39 @@ func (s *Store) disconnect() error {
 // Ready returns nil when lookups can be answered, and otherwise an error that
 // says why not.
 func (s *Store) Ready(ctx context.Context) error {
-	v, err := s.reader.get(ctx, s.names.marker())
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return s.checkMarker(v)
-}
-
-// bind learns the identity of the store, and gives an identity to a new one.
-func (s *Store) bind(ctx context.Context) error {
-	if s.identity.Load() != nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
-	defer cancel()
-	marker := s.names.marker()
-	if !s.o.ReadOnly {
-		if err := s.beginStore(ctx, marker); err != nil {
-			return err
-		}
-	}
-	identity, err := s.client.Get(ctx, marker).Result()
-	if s.o.ReadOnly {
-		err = notNil(err) // "" is the identity of no store
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	s.identity.CompareAndSwap(nil, &identity)
-	return nil
-}
-
-// beginStore gives a store an identity that has none.
-func (s *Store) beginStore(ctx context.Context, marker string) error {
-	fresh := uuid.NewString()
-	err := s.committer.commit(ctx, change{
-		guards: []guard{{key: marker}}, steps: []step{{Kind: stepSet, Key: marker, Value: fresh}},
-	})
-	if err != nil && !errors.Is(err, errMoved) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
+	name := s.names.store()
+	v, err := s.reader.get(ctx, name)
 	if err == nil {
-		if err := s.seedMarkers(ctx, fresh); err != nil {
-			return err
-		}
-		s.o.Log.Warn("the store is empty: a new one was begun", zap.String("store", fresh))
+		err = s.trustMarker(v)
+	}
+	if err == nil && s.embedded == nil && v.raw != s.identityNow() {
+		err = errEmptied
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
 }
 
-// checkMarker returns nil when the marker that was read is that of the store
-// this process began with. A process stays with the store it first saw: in an
-// emptied one every key would be unknown, and every customer locked out as if
-// their keys were wrong.
-func (s *Store) checkMarker(v value) error {
-	identity := s.identity.Load()
-	switch {
-	case identity == nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, errNotReached)
-	case v.marker != *identity && !strings.HasPrefix(v.marker, *identity+":"):
-		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
+// identityNow is the identity of the store; "" before it was reached.
+func (s *Store) identityNow() string {
+	if identity := s.identity.Load(); identity != nil {
+		return *identity
 	}
-	return nil
+	return ""
+}
+
+// stopwatch returns how long ago it was called.
+func stopwatch() func() time.Duration {
+	begun := time.Now() //nolint:forbidigo // what arrives in time is measured by the process's own clock, however the injected one stands
+	return func() time.Duration { return time.Since(begun) }
 }
 
 // names spells the Redis keys. The account's id is a hash tag, so that all of
 // an account's own keys share a slot of a Cluster.
 type names struct{ prefix string }
 
-func (n names) marker() string                         { return n.prefix + "store" }
+func (n names) store() string                          { return n.prefix + "store" }
 func (n names) importing() string                      { return n.prefix + "importing" }
 func (n names) changed() string                        { return n.prefix + "changed" }
 func (n names) accounts() string                       { return n.prefix + "accounts" }
@@ -322,7 +336,34 @@ func (n names) users(id policy.AccountID) string       { return n.account(id) + 
 func (n names) email(hash string) string               { return n.prefix + "email:" + hash }
 func (n names) identity(hash string) string            { return n.prefix + "identity:" + hash }
 func (n names) session(hash string) string             { return n.prefix + "session:" + hash }
+func (n names) room(id policy.AccountID) string        { return n.account(id) + ":room" }
 func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
+
+// besideAccounts is a key in the slot of the list of accounts.
+func (n names) besideAccounts(name string) string { return n.prefix + name + ":{" + n.accounts() + "}" }
+
+// inStoresSlot is a key in the slot of the store's identity.
+func (n names) inStoresSlot(name string) string { return n.prefix + name + ":{" + n.store() + "}" }
+
+// beat is a key of a node in the slot of a marker.
+func (n names) beat(marker, node string) string {
+	if _, tag, ok := strings.Cut(marker, "{"); ok {
+		return n.prefix + "beat:" + node + ":{" + tag
+	}
+	return n.prefix + "beat:" + node
+}
+
+// ofMessage is the record that a message is about; "" for none.
+func (n names) ofMessage(message string) string {
+	what, _, _ := strings.Cut(message, sentAt)
+	if hash, ok := strings.CutPrefix(what, keyChanged); ok && isHash(hash) {
+		return n.key(hash)
+	}
+	if id, ok := strings.CutPrefix(what, accountChanged); ok && policy.ValidAccountID(id) {
+		return n.account(policy.AccountID(id))
+	}
+	return ""
+}
 
 func (n names) user(account policy.AccountID, id UserID) string {
 	return n.account(account) + ":user:" + string(id)

@@ -50,8 +50,8 @@ func newLanes[T any](o laneOptions[T], m *markers) *lanes[T] {
 	return l
 }
 
-func (l *lanes[T]) health(log *zap.Logger, unanswered func()) *health {
-	return &health{log: log, timeout: l.o.timeout, unanswered: unanswered}
+func (l *lanes[T]) health(log *zap.Logger, unanswered func()) *availability {
+	return &availability{log: log, timeout: l.o.timeout, unanswered: unanswered}
 }
 
 // do has the call for the key answered by the deadline.

@@ -35,33 +35,40 @@ type Entry struct {
 func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
 	begun := s.o.Now()
 	seen, known := s.keys.get(t.hash)
-	if known && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.subscribed.Load() {
+	if known && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.keys.verified(seen) && s.Hears() {
 		return s.complete(ctx, seen, begun, FromCache)
 	}
-	generation := s.keys.generation.Load()
-	name := t.hashHex()
-	v, err := s.reader.get(ctx, s.names.key(name))
+	since := s.keys.begin()
+	hash := t.hashHex()
+	name := s.names.key(hash)
+	v, err := s.reader.get(ctx, name)
+	if err == nil {
+		err = s.trust(name, v)
+	}
+	if errors.Is(err, ErrUnknownToken) {
+		s.keys.forget(t.hash)
+		return Entry{}, err
+	}
 	if err != nil {
 		return s.stale(t.hash, begun, err)
 	}
 	if !v.found {
-		if err := s.checkMarker(v); err != nil {
-			return s.stale(t.hash, begun, err)
-		}
 		if known {
 			s.keys.forget(t.hash)
 		}
 		return Entry{}, ErrUnknownToken
 	}
 	if !known || seen.raw != v.raw {
-		stored, err := decodeKey(v.raw, name)
+		stored, err := decodeKey(v.raw, hash)
 		if err != nil {
 			return Entry{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		seen = &memory[storedKey]{record: stored, raw: v.raw}
-		s.keys.remember(t.hash, seen, generation)
+		s.keys.confirm(seen, begun, since)
+		s.keys.remember(t.hash, seen, since)
+	} else {
+		s.keys.confirm(seen, begun, since)
 	}
-	seen.readAt.Store(begun.UnixNano())
 	return s.complete(ctx, seen, begun, FromStore)
 }
 
@@ -99,22 +106,24 @@ func entryOf(k *memory[storedKey], account *storedAccount, now time.Time, source
 	return Entry{Key: &k.record.key, Account: &account.rules, Source: source}, nil
 }
 
-// accountOf returns the account from the cache while changes are heard of,
-// and from the store otherwise. It returns ErrNotFound or ErrUnavailable.
+// accountOf returns the account from the cache while the node is subscribed to
+// changes, and from the store otherwise. It returns ErrNotFound or
+// ErrUnavailable.
 func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAccount, error) {
 	begun := s.o.Now()
 	seen, known := s.accounts.get(id)
-	if known && seen.youngerThan(accountTTL, begun) && s.subscribed.Load() {
+	if known && seen.youngerThan(accountTTL, begun) && s.accounts.verified(seen) && s.Hears() {
 		return seen.record, nil
 	}
-	generation := s.accounts.generation.Load()
-	v, err := s.reader.get(ctx, s.names.account(id))
-	if err == nil && !v.found {
-		err = s.checkMarker(v)
-		if err == nil {
-			s.accounts.forget(id)
-			return nil, ErrNotFound
-		}
+	since := s.accounts.begin()
+	name := s.names.account(id)
+	v, err := s.reader.get(ctx, name)
+	if err == nil {
+		err = s.trust(name, v)
+	}
+	if errors.Is(err, ErrUnknownToken) || err == nil && !v.found {
+		s.accounts.forget(id)
+		return nil, ErrNotFound
 	}
 	if err != nil {
 		return s.staleAccount(id, begun, err)
@@ -125,9 +134,11 @@ func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAcco
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		seen = &memory[storedAccount]{record: stored, raw: v.raw}
-		s.accounts.remember(id, seen, generation)
+		s.accounts.confirm(seen, begun, since)
+		s.accounts.remember(id, seen, since)
+	} else {
+		s.accounts.confirm(seen, begun, since)
 	}
-	seen.readAt.Store(begun.UnixNano())
 	return seen.record, nil
 }
 
@@ -135,7 +146,7 @@ func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAcco
 // enough or the operator allows that, and ErrUnavailable otherwise.
 func (s *Store) staleAccount(id policy.AccountID, now time.Time, cause error) (*storedAccount, error) {
 	seen, known := s.accounts.get(id)
-	if known && (seen.youngerThan(s.o.StaleIfUnavailable, now) || seen.youngerThan(accountTTL, now) && s.subscribed.Load()) {
+	if known && (seen.youngerThan(s.o.StaleIfUnavailable, now) || seen.youngerThan(accountTTL, now) && s.accounts.verified(seen) && s.Hears()) {
 		return seen.record, nil
 	}
 	return nil, fmt.Errorf("%w: account: %w", ErrUnavailable, cause)

@@ -131,6 +131,7 @@ func TestEmptiedStoreIsUnavailable(t *testing.T) {
 		},
 		"less everything of ours": func(_ *testing.T, w *world, m *miniredis.Miniredis) {
 			m.Del(w.options.Prefix + "store")
+			m.Del(w.options.Prefix + "marker")
 			for _, name := range m.Keys() {
 				if strings.HasPrefix(name, w.options.Prefix+"key:") || strings.Contains(name, "account") {
 					m.Del(name)
@@ -232,6 +233,7 @@ func TestRecordThatIsNotUnderstoodOpensNothing(t *testing.T) {
 	w, m := miniWorld(t)
 	n := w.node()
 	person := n.account("acme")
+	keystore.UseText(n.Store) // compact records have tests of their own
 	k, token := n.key(person, func(k *keystore.NewKey) {
 		k.Subaccounts, k.Addresses, k.Expiry = []policy.SubaccountID{subA}, policy.OnlyAddresses(office), w.clock.In(time.Hour)
 	})

@@ -28,7 +28,7 @@ type NewKey struct {
 // Create stores a new key of the caller's account and returns it with its
 // token, whose secret is known to nobody else and cannot be had again. It
 // returns a *policy.Excess when the caller would hand on more than it holds,
-// ErrKeyLimit, and for a caller that can do nothing any more ErrUnknownToken,
+// ErrKeyLimit, ErrExpired, and for a caller that can do nothing any more ErrUnknownToken,
 // ErrNoSession or a *RefusedError. All of it is checked against what is true at the commit.
 func (s *Store) Create(ctx context.Context, by policy.Caller, k NewKey) (policy.Key, Token, error) {
 	var created policy.Key
@@ -58,6 +58,9 @@ func (s *Store) create(ctx context.Context, by policy.Caller, k NewKey) (policy.
 	}
 	if err := reachesSomething(key.Subaccounts); err != nil {
 		return policy.Key{}, Token{}, err
+	}
+	if s.health.expired(key.Expiry) {
+		return policy.Key{}, Token{}, ErrExpired
 	}
 	token, steps, err := s.issue(&key, now.accountUID)
 	if err != nil {
@@ -94,9 +97,9 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 	if err != nil {
 		return Token{}, nil, err
 	}
-	index := indexEntry{created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash}
+	index := indexEntry{id: string(key.ID), created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash, ends: endOf(key)}
 	return token, []step{
-		{Kind: stepHSet, Key: s.names.accountKeys(key.Account), Field: string(key.ID), Value: index.value()},
+		s.indexStep(key.Account, index),
 		set,
 		s.publishKey(stored.tokenHash),
 	}, nil
@@ -105,18 +108,22 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 // setKey is the step that stores the record. An expired one is dropped after
 // its retention, one that was replaced when its grace ends.
 func (s *Store) setKey(k storedKey) (step, error) {
-	raw, err := encodeKey(k)
+	raw, err := s.encodeRecord(k)
 	if err != nil {
 		return step{}, err
 	}
-	set := step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw}
+	return step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw, Ends: endOf(&k.key)}, nil
+}
+
+// endOf is when a key is gone for good, in Unix seconds; 0 for never.
+func endOf(k *policy.Key) int64 {
 	switch {
-	case k.key.Replaced():
-		set.Ends = k.key.Expiry.Unix()
-	case !k.key.Expiry.Never():
-		set.Ends = k.key.Expiry.Unix() + int64(retention/time.Second)
+	case k.Replaced():
+		return k.Expiry.Unix()
+	case !k.Expiry.Never():
+		return k.Expiry.Unix() + int64(retention/time.Second)
 	}
-	return set, nil
+	return 0
 }
 
 // Get returns a key of the caller's account, or ErrNotFound.
@@ -150,8 +157,8 @@ type Update struct {
 }
 
 // Update changes a key of the caller's account and returns it as it is then,
-// and as it was. It returns ErrNotFound, ErrKeyInUse, ErrReplaced, and a *policy.Excess when
-// the caller does not hold all that the key holds before and after the change.
+// and as it was. It returns ErrNotFound, ErrKeyInUse, ErrReplaced, ErrExpired, and a
+// *policy.Excess when the caller does not hold all that the key holds before and after the change.
 // Concurrent updates are all kept.
 func (s *Store) Update(ctx context.Context, by policy.Caller, id policy.KeyID, u Update) (after, before policy.Key, err error) {
 	err = s.managed(KeyUpdate, s.retry(func() (err error) {
@@ -181,6 +188,9 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	if err := now.caller.CheckHolds(&before, s.o.Delegation); err != nil {
 		return policy.Key{}, policy.Key{}, err
 	}
+	if u.Expiry != nil && s.health.expired(*u.Expiry) {
+		return policy.Key{}, policy.Key{}, ErrExpired
+	}
 	u.apply(now, &target.key)
 	if err := now.checkAfter(&before, &target.key, s.o.Delegation); err != nil {
 		return policy.Key{}, policy.Key{}, err
@@ -191,11 +201,20 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	}
 	changes := changesOf(keyFields(&before), keyFields(&target.key))
 	if len(changes) == 0 {
-		// Nor is it an event: doing nothing, often, would push out what was done.
-		return target.key, before, nil
+		// It is not an event: doing nothing, often, would push out what was done. It
+		// is published: this may be the repetition of an update whose message was
+		// lost.
+		return target.key, before, s.commit(ctx, change{steps: []step{s.publishKey(target.tokenHash)}})
+	}
+	steps := []step{set}
+	if set.Ends != 0 || endOf(&before) != 0 {
+		// Behind the record, which says for certain whether the key is there still.
+		index := indexEntry{id: string(id), created: target.indexed, tokenHash: target.tokenHash, ends: set.Ends}
+		entered := s.indexStep(before.Account, index)
+		steps = append(append(steps, entered), s.otherForm(entered, index.id)...)
 	}
 	return target.key, before, s.commit(ctx, change{
-		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
+		guards: append(now.guards, held), steps: append(steps, s.publishKey(target.tokenHash)),
 		event: s.eventOf(now.caller, KeyUpdate, before.Account, now.accountUID).about(id, changes),
 	})
 }
@@ -243,12 +262,8 @@ func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (
 
 // remove deletes the record first: what is in the index alone is dead already.
 func (s *Store) remove(k *storedKey) []step {
-	return []step{
-		{Kind: stepDel, Key: s.names.key(k.tokenHash)},
-		{Kind: stepHDel, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID)},
-		{Kind: stepHDel, Key: s.names.used(k.key.Account), Field: string(k.key.ID)},
-		s.publishKey(k.tokenHash),
-	}
+	steps := append([]step{{Kind: stepDel, Key: s.names.key(k.tokenHash)}}, s.unindexSteps(k.key.Account, string(k.key.ID))...)
+	return append(steps, s.publishKey(k.tokenHash))
 }
 
 // retry tries a change again while others come first.

@@ -12,10 +12,7 @@ import (
 // specification, "Key distribution model").
 const clusterSlots = 16384
 
-var (
-	errEmptied = errors.New("the store was emptied or replaced while the gateway ran")
-	errOlder   = errors.New("the store is older than what this gateway has seen of it: acknowledged changes are missing")
-)
+var errEmptied = errors.New("the store was emptied or replaced, or a part of it was")
 
 // markers are the keys by which a node tells that a store is the one it knows,
 // whole and not older than before. A Cluster has one in each of its slots, so
@@ -53,6 +50,9 @@ func (m *markers) name(slot int) string {
 	return m.prefix + "marker:{" + m.tags[slot] + "}"
 }
 
+// count is how many there are.
+func (m *markers) count() int { return len(m.highest) }
+
 // known returns the highest position of the slot that this node knows of. It
 // must be read before a read is sent: replies may overtake each other.
 func (m *markers) known(slot int) uint64 { return m.highest[slot].Load() }
@@ -63,6 +63,20 @@ func (m *markers) saw(slot int, position uint64) {
 		known := m.highest[slot].Load()
 		if position <= known || m.highest[slot].CompareAndSwap(known, position) {
 			return
+		}
+	}
+}
+
+// reset lowers what is known of a slot whose store came back older, and reports
+// whether that is news.
+func (m *markers) reset(slot int, position uint64) bool {
+	for {
+		known := m.highest[slot].Load()
+		if position >= known {
+			return false
+		}
+		if m.highest[slot].CompareAndSwap(known, position) {
+			return true
 		}
 	}
 }

@@ -42,7 +42,7 @@ func OutageReason(err error) string {
 		return ""
 	case errors.Is(err, errEmptied):
 		return OutageEmptied
-	case errors.Is(err, errOlder):
+	case errors.Is(err, ErrOlder):
 		return OutageOlder
 	case errors.Is(err, errOverloaded), errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return OutageOverloaded

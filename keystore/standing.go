@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"gatehouse/policy"
 )
@@ -134,30 +133,24 @@ func reachesSomething(s policy.SubaccountSet) error {
 // readKey finds a key of the account by its id. It returns the guard that
 // holds it as it was read.
 func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy.KeyID) (*storedKey, guard, error) {
-	value, err := s.client.HGet(ctx, s.names.accountKeys(account), string(id)).Result()
-	if err := notNil(err); err != nil {
-		return nil, guard{}, errors.Join(ErrUnavailable, err)
-	}
-	if value == "" {
+	entry, err := s.indexEntryOf(ctx, account, id)
+	if errors.Is(err, ErrNotFound) {
 		// Nothing is read into an empty answer of an emptied store.
 		if _, err := s.readRaw(ctx, s.names.account(account)); err != nil {
 			return nil, guard{}, err
 		}
-		return nil, guard{}, ErrNotFound
 	}
-	tokenHash, _, _ := strings.Cut(value, ":")
-	name := s.names.key(tokenHash)
+	if err != nil {
+		return nil, guard{}, err
+	}
+	name := s.names.key(entry.tokenHash)
 	raw, err := s.readRaw(ctx, name)
 	if err != nil {
 		return nil, guard{}, err
 	}
-	key, err := decodeIndexed(raw, tokenHash, account, id)
+	key, err := decodeIndexed(raw, entry.tokenHash, account, id)
 	if err == nil {
-		var e indexEntry
-		if e, err = parseIndex(string(id), value); err != nil {
-			return nil, guard{}, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
-		}
-		key.indexed = e.created
+		key.indexed = entry.created
 	}
 	if err == nil && lapsed(&key.key, s.o.Now()) {
 		return nil, guard{}, ErrNotFound

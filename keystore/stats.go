@@ -50,7 +50,7 @@ func outcomeOf(err error) Outcome {
 		return OutcomeConflict
 	case errors.As(err, &excess), errors.As(err, &refused), errors.Is(err, ErrUnknownToken), errors.Is(err, ErrKeyInUse),
 		errors.Is(err, ErrKeyLimit), errors.Is(err, ErrUserLimit), errors.Is(err, ErrEmailTaken), errors.Is(err, ErrIdentityTaken),
-		errors.Is(err, ErrReplaced), errors.Is(err, ErrCallerReplaced), errors.Is(err, ErrNoSession):
+		errors.Is(err, ErrReplaced), errors.Is(err, ErrExpired), errors.Is(err, ErrCallerReplaced), errors.Is(err, ErrNoSession):
 		return OutcomeRefused
 	}
 	return OutcomeUnavailable

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,21 +16,25 @@ import (
 )
 
 const (
-	// watchPatience is for how long the subscription may be silent before it
-	// is asked for a sign of life, and then for how long before it is given up.
-	watchPatience = time.Second
 	// watchPause is how long to wait before the next try.
 	watchPause = 100 * time.Millisecond
 
 	keyChanged     = "key:"
 	accountChanged = "account:"
+	beatMessage    = "beat:"
 	// sentAt separates what has changed from when that was, in Unix microseconds
-	// of the node that changed it.
-	sentAt = "@"
+	// of the node that changed it; sentBy and sentHow that from the node, and from
+	// what was done; sentWhere from where that is in its slot.
+	sentAt    = "@"
+	sentBy    = "!"
+	sentWhere = "#"
+
+	howRemoved = "removed"
+	howChanged = "changed"
 )
 
-// watch hears of changes that other nodes make, until ctx ends. While it
-// hears nothing, nothing is answered from a cache.
+// watch is subscribed to the changes that other nodes make, until ctx ends.
+// While it is not, nothing is answered from a cache.
 func (s *Store) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := s.bind(ctx)
@@ -38,8 +42,9 @@ func (s *Store) watch(ctx context.Context) {
 			err = s.follow(ctx)
 		}
 		if s.subscribed.Swap(false) && ctx.Err() == nil {
-			s.o.Log.Warn("changes are not heard of at the moment: nothing is cached", zap.Error(err))
+			s.o.Log.Warn("not subscribed to changes at the moment: nothing is cached", zap.Error(err))
 		}
+		s.hearing.lost()
 		pause := time.NewTimer(watchPause)
 		select {
 		case <-ctx.Done():
@@ -49,44 +54,85 @@ func (s *Store) watch(ctx context.Context) {
 	}
 }
 
-// follow handles one subscription until it breaks.
+// follow handles one subscription until it breaks, or until beats do not come
+// back on it: then another one may reach the server that takes changes now.
 func (s *Store) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.cutSubscription.Store(&cancel)
 	subscription := s.client.Subscribe(ctx, s.names.changed())
 	defer func() { _ = subscription.Close() }() // it is given up either way
-	// A receive under way does not hear of the end of ctx by itself.
+	// A receive under way does not notice the end of ctx by itself.
 	defer context.AfterFunc(ctx, func() { _ = subscription.Close() })()
-	asked := false
 	for {
-		message, err := subscription.ReceiveTimeout(ctx, watchPatience)
-		var netErr net.Error
-		switch {
-		case err != nil && errors.As(err, &netErr) && netErr.Timeout() && !asked && ctx.Err() == nil:
-			if err := subscription.Ping(ctx); err != nil {
-				return err
-			}
-			asked = true
-			continue
-		case err != nil:
-			return err
+		message, err := subscription.ReceiveTimeout(ctx, 0)
+		if err != nil {
+			return errors.Join(context.Cause(ctx), err)
 		}
-		asked = false
 		switch m := message.(type) {
 		case *redis.Subscription:
-			// What was published before this moment went unheard.
-			s.keys.forgetAll()
-			s.accounts.forgetAll()
+			// What was published before this moment was missed.
+			s.unverify()
 			s.subscribed.Store(true)
-			s.changed(Change{})
+			s.rollback.poke()
+			s.health.reconnected()
 		case *redis.Message:
-			s.forget(m.Payload)
-			s.propagated(m.Payload)
+			s.received(m.Payload)
 		}
 	}
 }
 
-// forget empties the caches of what a message says has changed, and tells of
-// it.
-func (s *Store) forget(message string) {
+var errDeaf = errors.New("what this node publishes does not come back")
+
+// resubscribe ends the subscription, so that watch begins another.
+func (s *Store) resubscribe() {
+	if cut := s.cutSubscription.Load(); cut != nil {
+		(*cut)(errDeaf)
+	}
+}
+
+// received handles a message of the channel.
+func (s *Store) received(message string) {
+	if s.hearing.arrived(message, s.elapsed()) {
+		return
+	}
+	s.invalidate(message)
+	s.propagated(message)
+	m := parseMessage(message)
+	if m.node == "" || m.node == s.hearing.node {
+		return
+	}
+	s.hearing.changeArrived(m.node)
+	if m.name = s.names.ofMessage(message); m.name != "" && m.positioned {
+		_, slot := s.markers.of(m.name)
+		s.markers.saw(slot, m.position)
+		s.rollback.heard(m.name, slot, m.position, m.how == howRemoved, s.o.Now())
+	}
+}
+
+// sentMessage is what a message says behind what has changed. Older gateways
+// send the time alone.
+type sentMessage struct {
+	name, node, how string
+	position        uint64
+	positioned      bool
+}
+
+func parseMessage(message string) sentMessage {
+	_, rest, _ := strings.Cut(message, sentAt)
+	rest, at, _ := strings.Cut(rest, sentWhere)
+	parts := strings.Split(rest, sentBy)
+	if len(parts) != 3 {
+		return sentMessage{}
+	}
+	m := sentMessage{node: parts[1], how: parts[2]}
+	m.position, m.positioned = parsePosition(at)
+	return m
+}
+
+// invalidate empties the caches of what a message says has changed, and tells
+// of it.
+func (s *Store) invalidate(message string) {
 	message, _, _ = strings.Cut(message, sentAt)
 	if id, ok := strings.CutPrefix(message, accountChanged); ok {
 		s.accounts.forget(policy.AccountID(id))
@@ -108,52 +154,34 @@ func (s *Store) forget(message string) {
 // by it.
 func (s *Store) propagated(message string) {
 	_, at, dated := strings.Cut(message, sentAt)
+	at, _, _ = strings.Cut(at, sentBy)
 	micros, err := strconv.ParseInt(at, 10, 64)
 	if dated && err == nil && s.o.Propagated != nil {
 		s.o.Propagated(max(0, s.o.Now().Sub(time.UnixMicro(micros))))
 	}
 }
 
-// publishKey and publishAccount are the steps by which other nodes hear of a
+// publishKey and publishAccount are the steps by which other nodes are told of a
 // change.
 func (s *Store) publishKey(tokenHash string) step {
-	return s.publish(keyChanged + tokenHash)
+	return step{Kind: stepPublish, Key: s.names.key(tokenHash), Field: s.names.changed(), Value: s.dated(keyChanged + tokenHash)}
 }
 
 func (s *Store) publishAccount(id policy.AccountID) step {
-	return s.publish(accountChanged + string(id))
+	return step{Kind: stepPublish, Key: s.names.account(id), Field: s.names.changed(), Value: s.dated(accountChanged + string(id))}
 }
 
-// publish names the channel also as the step's key: a Cluster sends a command
-// by its key, and a Redis user may be limited to keys with the prefix.
-func (s *Store) publish(message string) step {
-	message += sentAt + strconv.FormatInt(s.o.Now().UnixMicro(), 10)
-	return step{Kind: stepPublish, Key: s.names.changed(), Field: s.names.changed(), Value: message}
+// dated is a message with the time and the node that sends it now.
+func (s *Store) dated(message string) string {
+	what, _, _ := strings.Cut(message, sentAt)
+	return what + sentAt + strconv.FormatInt(s.o.Now().UnixMicro(), 10) + sentBy + s.hearing.node + sentBy + howChanged
 }
 
-// commit commits a change, and forgets what it changes before it returns:
-// after an acknowledged change this node answers with nothing older. It
-// forgets also when the outcome is unknown.
-func (s *Store) commit(ctx context.Context, c change) error {
-	if c.event != nil {
-		add, err := s.note(s.names.audit(c.event.event.Account), c.event)
-		if err != nil {
-			return err
-		}
-		c.steps = append([]step{add}, c.steps...)
-	}
-	err := s.committer.commit(ctx, c)
-	for _, st := range c.steps {
-		if st.Kind == stepPublish {
-			s.forget(st.Value)
+// asRemoved says in the messages of a change which records it removes.
+func asRemoved(steps []step) {
+	for i, st := range steps {
+		if st.Kind == stepPublish && slices.ContainsFunc(steps, func(other step) bool { return other.Kind == stepDel && other.Key == st.Key }) {
+			steps[i].Value = strings.TrimSuffix(st.Value, howChanged) + howRemoved
 		}
 	}
-	switch {
-	case err == nil && c.event != nil:
-		s.logEvent(&c.event.event, nil)
-		return nil
-	case err == nil || errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit):
-		return err
-	}
-	return errors.Join(ErrUnavailable, err)
 }

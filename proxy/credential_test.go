@@ -111,7 +111,7 @@ func TestOutageIsNeverRememberedAsAnUnknownKey(t *testing.T) {
 	}
 	clock := newClock()
 	store, err := keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict,
+		Redis: &keystore.Redis{Addrs: []string{redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, Create: true,
 		CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: clock.Now, Log: zap.NewNop(),
 	})
 	if err != nil {

@@ -4,6 +4,9 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"gatehouse/keystore"
+	"gatehouse/policy"
 )
 
 // IsHost is for tests.
@@ -54,3 +57,12 @@ var SplitProtocols = splitProtocols
 
 // CallTimeout is what a gRPC client says that a call may take.
 func CallTimeout(h http.Header) (time.Duration, bool) { return callTimeout(h) }
+
+// Watch has a Live watch over a request with that key as if it was under way.
+// cut is called when the request must end; remove ends the watch.
+func (l *Live) Watch(t keystore.Token, e keystore.Entry, asked policy.Request, cut func()) (remove func()) {
+	r := &liveRequest{kind: liveEvents, token: t, asked: asked, account: e.Account.ID, cut: cut}
+	r.known.Store(&e)
+	l.add(r)
+	return func() { l.remove(r) }
+}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,9 +19,14 @@ const (
 	// liveTick is how often live requests are judged by what is known of their
 	// keys: an expiry is noticed that late.
 	liveTick = 250 * time.Millisecond
-	// liveRound is how often all of them are looked up while changes are not
-	// heard of. With the tick, an end comes within a second either way.
-	liveRound = 500 * time.Millisecond
+	// liveTurns is after how many ticks each request is looked up again, whether
+	// or not a change of its key was announced: a message may be lost, a turn
+	// cannot. Requests are spread over the ticks. 20 ticks are 5 s.
+	liveTurns = 20
+	// liveUnsubscribed is after how many ticks all of them are looked up while the
+	// node is not subscribed to changes. With the tick itself, an end comes within
+	// a second then too.
+	liveUnsubscribed = 2
 	// livePatience is for how long a request goes on whose key cannot be
 	// looked up.
 	livePatience = 10 * time.Second
@@ -28,8 +34,8 @@ const (
 	// other ways to stream than those with a name.
 	liveAfter = time.Second
 	// liveLookups is how many lookups are under way at a time, which the store
-	// combines.
-	liveLookups = 64
+	// combines: so many keys are one round trip.
+	liveLookups = 200
 )
 
 // liveKind is what a live request is, as the metric gatehouse_live_requests
@@ -46,16 +52,19 @@ const (
 // LiveOptions is what a Live is made of.
 type LiveOptions struct {
 	Keys KeyFinder
-	// Hears reports whether Changed is called for all changes at the moment.
-	Hears func() bool
-	Now   func() time.Time
+	// Subscribed reports whether changes are announced to this node at the
+	// moment, so that Changed is called for them. While it is false, every request
+	// is looked up twice a second.
+	Subscribed func() bool
+	Now        func() time.Time
 	// Metrics is where gatehouse_live_requests is declared.
 	Metrics prometheus.Registerer
 }
 
 // Live knows the requests that last: WebSockets, event streams, gRPC calls, and
 // whatever else is under way for longer than a second. Each of them ends within
-// a second of the moment from which its key would not let it begin. It may be
+// a second of the moment from which its key would not let it begin; within ten
+// seconds where the change of the key was not announced to this node. It may be
 // used concurrently.
 type Live struct {
 	o     LiveOptions
@@ -84,6 +93,8 @@ type liveRequest struct {
 	// cut breaks the request off, on both sides. It may take its time.
 	cut func()
 
+	// turn is the tick, of liveTurns, at which it is looked up again.
+	turn int
 	// doubtful: the key may have changed since it was looked up.
 	doubtful atomic.Bool
 	known    atomic.Pointer[keystore.Entry] // what was found last; never nil
@@ -94,7 +105,7 @@ type liveRequest struct {
 
 // NewLive makes a Live, which judges nothing until Run is called.
 func NewLive(o LiveOptions) (*Live, error) {
-	if o.Keys == nil || o.Hears == nil || o.Now == nil || o.Metrics == nil {
+	if o.Keys == nil || o.Subscribed == nil || o.Now == nil || o.Metrics == nil {
 		return nil, errors.New("new live: an option is missing")
 	}
 	l := &Live{
@@ -139,30 +150,32 @@ func (l *Live) poke() {
 func (l *Live) Run(ctx context.Context) {
 	tick := time.NewTicker(liveTick)
 	defer tick.Stop()
-	round := time.NewTicker(liveRound)
-	defer round.Stop()
 	defer l.lookups.Wait()
-	for {
+	wasSubscribed := true
+	for ticks := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
 		case <-l.wake:
-		case <-round.C:
-			if !l.o.Hears() {
-				l.doubtAll()
-			}
-			continue
+		case <-tick.C:
+			ticks++
+			subscribed := l.o.Subscribed()
+			all := !subscribed && (wasSubscribed || ticks%liveUnsubscribed == 0)
+			l.doubt(ticks%liveTurns, all)
+			wasSubscribed = subscribed
 		}
 		l.judgeAll(ctx)
 	}
 }
 
-func (l *Live) doubtAll() {
+// doubt has the requests looked up again whose turn it is, or all of them.
+func (l *Live) doubt(turn int, all bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for r := range l.requests {
-		r.doubtful.Store(true)
+		if all || r.turn == turn {
+			r.doubtful.Store(true)
+		}
 	}
 }
 
@@ -266,6 +279,7 @@ func (r *liveRequest) end(p *problem.Problem) {
 // up again at once: it may have changed since. The request must be removed.
 func (l *Live) add(r *liveRequest) {
 	r.doubtful.Store(true)
+	r.turn = rand.IntN(liveTurns) //nolint:gosec // it spreads work, and keeps no secret
 	l.mu.Lock()
 	if len(l.requests) == 0 {
 		l.none = make(chan struct{})

@@ -13,6 +13,7 @@ import (
 type WatchedStore interface {
 	Ready(ctx context.Context) error
 	Hears() bool
+	Health() keystore.Health
 	Pool() (keystore.Pool, bool)
 }
 
@@ -53,17 +54,9 @@ func (m *StoreMetrics) Managed(action keystore.Action, outcome keystore.Outcome)
 
 // Watch declares what is asked of the store whenever somebody looks.
 func (m *StoreMetrics) Watch(s WatchedStore) {
-	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "gatehouse_store_available",
-			Help: "1 while keys can be looked up, asked when the metrics are; 0 while they cannot.",
-		}, func() float64 { return oneIf(s.Ready(context.Background()) == nil) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "gatehouse_store_changes_heard",
-			Help: "1 while this node hears of the changes that others make; 0 while it does not, and answers from no cache.",
-		}, func() float64 { return oneIf(s.Hears()) }))
+	m.registry.MustRegister(newStoreGauges(s))
 	if _, has := s.Pool(); has {
-		m.registry.MustRegister(newPoolMetrics(s.Pool))
+		m.registry.MustRegister(newPoolMetrics(s.Pool), newServerGauges(s.Health))
 	}
 }
 

@@ -17,10 +17,13 @@ type watched struct {
 	ready error
 	hears bool
 	pool  *keystore.Pool // nil: it is embedded
+
+	health keystore.Health
 }
 
 func (w *watched) Ready(context.Context) error { return w.ready }
 func (w *watched) Hears() bool                 { return w.hears }
+func (w *watched) Health() keystore.Health     { return w.health }
 
 func (w *watched) Pool() (keystore.Pool, bool) {
 	if w.pool == nil {
@@ -44,6 +47,43 @@ func TestStoreIsAskedWhenSomebodyLooks(t *testing.T) {
 		"gatehouse_redis_pool_stale_connections_total 4", "gatehouse_redis_pool_wait_seconds_total 1.5")
 }
 
+// TestStoreSaysHowItIs: one state at a time, and each warning by itself.
+func TestStoreSaysHowItIs(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		store watched
+		want  []string
+	}{
+		{"ok", watched{health: keystore.Health{State: keystore.StateOK, Writable: true}}, []string{
+			`gatehouse_store_state{state="ok"} 1`, `gatehouse_store_state{state="older"} 0`, "gatehouse_store_writable 1", `gatehouse_store_warnings{warning="clock"} 0`,
+		}},
+		{"legacy", watched{health: keystore.Health{State: keystore.StateLegacy, Writable: true}}, []string{
+			`gatehouse_store_state{state="legacy"} 1`, `gatehouse_store_state{state="ok"} 0`, "gatehouse_store_writable 1",
+		}},
+		{"away", watched{ready: keystore.ErrUnavailable, health: keystore.Health{State: keystore.StateOK, Writable: true}}, []string{
+			`gatehouse_store_state{state="unavailable"} 1`, `gatehouse_store_state{state="ok"} 0`, "gatehouse_store_writable 0",
+		}},
+		{"older", watched{health: keystore.Health{State: keystore.StateOlder, Writable: true}}, []string{
+			`gatehouse_store_state{state="older"} 1`, "gatehouse_store_available 1", "gatehouse_store_writable 0",
+		}},
+		{"full", watched{health: keystore.Health{State: keystore.StateOK, Warnings: []keystore.Notice{{Warning: keystore.WarnReadOnly, Detail: "OOM"}}}}, []string{
+			`gatehouse_store_state{state="ok"} 1`, "gatehouse_store_available 1", "gatehouse_store_writable 0",
+			`gatehouse_store_warnings{warning="read_only"} 1`, `gatehouse_store_warnings{warning="clock"} 0`,
+		}},
+		{"servers", watched{pool: &keystore.Pool{}, health: keystore.Health{Servers: keystore.Servers{
+			ClockOffset: -1500 * time.Millisecond, MemoryUsed: 0.25, Replicas: 2, Evicted: 7,
+		}}}, []string{
+			"gatehouse_store_clock_offset_seconds -1.5", "gatehouse_store_memory_used_ratio 0.25", "gatehouse_store_connected_replicas 2", "gatehouse_store_evicted_keys 7",
+		}},
+	} {
+		registry := prometheus.NewRegistry()
+		proxy.NewStoreMetrics(registry).Watch(&row.store)
+		t.Log(row.name)
+		shows(t, registry, row.want...)
+	}
+}
+
 func TestAnEmbeddedStoreHasNoPool(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -53,7 +93,7 @@ func TestAnEmbeddedStoreHasNoPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == "gatehouse_redis_pool_connections" {
+		if name := f.GetName(); name == "gatehouse_redis_pool_connections" || name == "gatehouse_store_clock_offset_seconds" {
 			t.Error("it shows one")
 		}
 	}

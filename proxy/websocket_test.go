@@ -80,7 +80,7 @@ func startLive(t *testing.T, backend http.HandlerFunc, changes ...func(*setup)) 
 	l.keys.set(func(*policy.Key, *policy.Account) {})
 	clock := newClock()
 	l.live, err = proxy.NewLive(proxy.LiveOptions{
-		Keys: l.keys, Hears: func() bool { return true }, Now: clock.Now, Metrics: l.watched,
+		Keys: l.keys, Subscribed: func() bool { return true }, Now: clock.Now, Metrics: l.watched,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"log"
 	"net/http"
 	"net/http/pprof"
@@ -24,8 +21,8 @@ const (
 // /admin/v1.
 func (n *node) newAdmin(errorLog *log.Logger) *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answerPlain(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { answerPlain(w, n.ready(r.Context())) })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answerPlain(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", n.serveReady)
 	mux.Handle("GET /metrics", promhttp.InstrumentMetricHandler(n.registry, promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{})))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -44,25 +41,4 @@ func (n *node) newAdmin(errorLog *log.Logger) *http.Server {
 		Handler: mux, ErrorLog: errorLog, ReadHeaderTimeout: adminReadTimeout, ReadTimeout: adminReadTimeout,
 		WriteTimeout: adminWriteTimeout, IdleTimeout: 2 * time.Minute,
 	}
-}
-
-var errDraining = errors.New("draining")
-
-// ready returns why the node should get no new requests, nil if it should.
-func (n *node) ready(ctx context.Context) error {
-	if n.draining.Load() {
-		return errDraining
-	}
-	return n.store.Ready(ctx)
-}
-
-func answerPlain(w http.ResponseWriter, err error) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	if err != nil {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintf(w, "not ready: %v\n", err) // a prober that has gone needs no answer
-		return
-	}
-	_, _ = fmt.Fprintln(w, "ok") // likewise
 }

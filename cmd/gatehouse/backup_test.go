@@ -37,6 +37,7 @@ func TestMoveFromTheEmbeddedStoreToRedis(t *testing.T) {
 	e := &gateway{config: config, set: d.set}
 	e.set.Store = server.yaml()
 	e.configure(t, func(*settings) {})
+	e.initStore(t)
 	killed := 0
 	for after := 20 * time.Millisecond; ; after += after / 2 {
 		run := startProcess(t, gatehouse(t, "import", export, "--config", config))

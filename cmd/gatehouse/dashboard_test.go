@@ -52,7 +52,7 @@ func (d *desk) store(t *testing.T) *keystore.Store {
 		t.Fatal(err)
 	}
 	store, err := keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{d.redis.addr()}}, Prefix: "gatehouse:", Timeout: patience, Mode: keystore.Strict, CacheTTL: time.Second,
+		Redis: &keystore.Redis{Addrs: []string{d.redis.addr()}}, Prefix: "gatehouse:", Timeout: patience, Mode: keystore.Strict, Create: true, CacheTTL: time.Second,
 		CacheEntries: 10, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: time.Now, Log: zap.NewNop(),
 	})
 	if err != nil {

@@ -49,6 +49,9 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 		return err
 	}
 	defer log.stop(t)
+	if err := initStore(t.ctx, loaded); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
 	stop, err := startDemoBackends(t.ctx, loaded)
 	if err != nil {
 		return err
@@ -81,6 +84,15 @@ func (c *demoCommand) configure(t *terminal, file string) (*config.Config, error
 		loaded.AdminToken = config.Secret(rand.Text())
 	}
 	return loaded, nil
+}
+
+// initStore makes the store of the configuration.
+func initStore(ctx context.Context, c *config.Config) error {
+	options, err := offlineOptions(c)
+	if err != nil {
+		return err
+	}
+	return keystore.Init(ctx, options)
 }
 
 // startDemoBackends puts a sample backend on a free port for each upstream.

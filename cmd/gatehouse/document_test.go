@@ -31,7 +31,7 @@ var followed = []document{
 	{file: "docs/getting-started.md", needs: []string{"redis-server", "redis-cli", "prometheus", "promtool", "openssl", "jq"}, files: []string{"deploy/prometheus"}, change: impatient, at: map[string]func(t *testing.T, s *console){
 		"'gatehouse_store_available'":               isQuiet,
 		"'ALERTS{alertstate=\"firing\"}'":           leadsToTheCause,
-		"gatehouse health --ready --wait 30s\ncurl": goThroughRunbooks,
+		"gatehouse health --store --wait 30s\ncurl": goThroughRunbooks,
 	}},
 	{file: "docs/guides/billing.md", needs: []string{"jq", "openssl"}},
 	{file: "docs/guides/existing-api.md", needs: []string{"openssl"}},

@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"go.uber.org/zap"
-
 	"gatehouse/cmd/gatehouse/config"
 	"gatehouse/keystore"
 )
@@ -116,11 +114,10 @@ func (c *exportCommand) download(t *terminal, out io.Writer) error {
 // openForBackup opens the store of the configuration. One that is only read is
 // not begun where there is none.
 func openForBackup(ctx context.Context, c *config.Config, readOnly bool) (*keystore.Store, error) {
-	options, err := storeOptions(c)
+	options, err := offlineOptions(c)
 	if err != nil {
 		return nil, err
 	}
-	options.ReadOnly, options.Log = readOnly, zap.NewNop()
-	keystore.LogClient(options.Log)
+	options.ReadOnly = readOnly
 	return keystore.Open(ctx, options)
 }

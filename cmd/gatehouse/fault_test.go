@@ -37,15 +37,26 @@ func (d *table) checkOutage(t *testing.T, reason string) {
 	if slices.Sort(took); took[len(took)/2] > slack*storeTimeout || took[len(took)-1] > slack*slack*storeTimeout {
 		t.Errorf("the 503s took %v, want %s and some slack", took, storeTimeout)
 	}
-	if said, err := d.probe("/readyz"); err == nil || !strings.Contains(said, reason) || !strings.Contains(err.Error(), "503") {
-		t.Errorf("/readyz says %q, %v; want 503 and the reason %q", said, err, reason)
-	}
+	d.checkReady(t, reason)
 	if said, err := d.probe("/livez"); err != nil {
 		t.Errorf("/livez says %q, %v", said, err)
 	}
 	// What needs no store is answered as ever.
 	d.turnsAway(t, d.base().without("api-token"), refusal{status: 401, code: "missing_credentials", challenge: challenge})
 	d.turnsAway(t, d.base().by("malformed"), refusal{status: 401, code: "invalid_token", challenge: badToken})
+}
+
+// checkReady: a node without its store is ready all the same, so that no balancer
+// takes every node out at once, and says what it knows of the store to everybody
+// who asks.
+func (g *gateway) checkReady(t *testing.T, reason string) {
+	t.Helper()
+	if said, err := g.probe("/readyz"); err != nil || !strings.HasPrefix(said, "ok\nstore: ") || !strings.Contains(said, reason) {
+		t.Errorf("/readyz says %q, %v; want 200 and the reason %q", said, err, reason)
+	}
+	if said, err := g.probe("/readyz?store=1"); err == nil || !strings.Contains(said, reason) || !strings.Contains(err.Error(), "503") {
+		t.Errorf("/readyz?store=1 says %q, %v; want 503 and the reason %q", said, err, reason)
+	}
 }
 
 // checkRecovery: the node works again, in time and without a restart.
@@ -127,18 +138,41 @@ func TestRedisFaults(t *testing.T) {
 	})
 }
 
-// TestStartWithoutRedis: the node starts, is not ready, and gets ready. Nothing
+// TestReadiness is about the node alone, unless the store is asked for, and
+// refuses what it does not understand. Nodes that answer with what they have
+// read before stay in.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	d := newTable(t, settings{Store: redis.yaml() + "\n  stale_if_unavailable: 10m"})
+	for path, want := range map[string]string{"/readyz": "ok\nstore: ok\n", "/readyz?store=1": "ok\nstore: ok\n", "/livez": "ok\n"} {
+		if said, err := d.probe(path); err != nil || said != want {
+			t.Errorf("%s says %q, %v; want %q", path, said, err, want)
+		}
+	}
+	for _, query := range []string{"store=0", "store", "store=1&store=1", "store=1&x", "redis=1", "%", "store=1;x"} {
+		if said, err := d.probe("/readyz?" + query); err == nil || !strings.Contains(err.Error(), "400") {
+			t.Errorf("/readyz?%s says %q, %v; want 400", query, said, err)
+		}
+	}
+	who := d.key.who(subA, "datacenter_shared:read")
+	d.forwards(t, d.base(), who)
+	redis.kill()
+	d.checkReady(t, "store: unavailable: key store unavailable")
+	d.forwards(t, d.base(), who)
+}
+
+// TestStartWithoutRedis: the node starts, cannot look keys up, and then can. Nothing
 // of it is on the standard error, for which requests would wait.
 func TestStartWithoutRedis(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	redis.kill()
 	g := launchGateway(t, settings{Store: redis.yaml()})
-	if said, err := g.probe("/readyz"); err == nil || !strings.Contains(said, "key store unavailable") {
-		t.Errorf("/readyz says %q, %v", said, err)
-	}
+	g.checkReady(t, "key store unavailable")
 	g.refuses(t, request{method: "GET", target: whoamiPath, host: "a"}.by(unknownToken()), unavailable)
 	redis.runAgain(t)
+	g.initStore(t)
 	g.waitReady(t, patience)
 	if said := g.stderr.String(); said != "" {
 		t.Errorf("the standard error has:\n%s", said)

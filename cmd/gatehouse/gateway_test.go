@@ -14,6 +14,11 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"go.uber.org/zap"
+
+	"gatehouse/cmd/gatehouse/config"
+	"gatehouse/keystore"
 )
 
 // settings is a configuration of a gateway under test. Empty fields take the
@@ -201,12 +206,51 @@ func launchGateway(t testing.TB, s settings) *gateway {
 			g.addr, g.admin = s.Sockets.addrs()
 		}
 		g.configure(t, func(*settings) {})
+		g.initStore(t)
 		if g.launch(t) {
 			return g
 		}
 	}
 	t.Fatalf("gatehouse did not start:\n%s%s", g.stdout.String(), g.stderr.String())
 	return nil
+}
+
+// initStore makes the store of the configuration, where it can be reached and
+// there is none: gatehouse store init --if-absent, without a process.
+func (g *gateway) initStore(t testing.TB) {
+	t.Helper()
+	c, err := config.Load(g.config, func(name string) (string, bool) {
+		for _, variable := range g.set.Env {
+			if value, is := strings.CutPrefix(variable, name+"="); is {
+				return value, true
+			}
+		}
+		return os.LookupEnv(name)
+	})
+	if err != nil {
+		return // the gateway says why
+	}
+	if c.Store.Redis != nil && c.Store.Redis.TLS.Enabled {
+		if said, err := gatehouse(t, "store", "init", "--if-absent", "--config", g.config).CombinedOutput(); err != nil {
+			t.Logf("no store was made: %v: %s", err, said)
+		}
+		return
+	}
+	o := keystore.Options{
+		Prefix: "gatehouse:", Timeout: patience, Mode: keystore.Strict, CacheEntries: 100, TokenPrefix: c.Token.Prefix,
+		MaxKeys: 1, Now: time.Now, Log: zap.NewNop(),
+	}
+	if e := c.Store.Embedded; e != nil {
+		o.EmbeddedFile = e.File
+	} else {
+		r := c.Store.Redis.Resolved()
+		o.Prefix = r.Prefix
+		o.Redis = &keystore.Redis{Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB,
+			SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword)}
+	}
+	if err := keystore.Init(t.Context(), o); err != nil && !errors.Is(err, keystore.ErrStoreExists) {
+		t.Logf("no store was made: %v", err)
+	}
 }
 
 // configure writes the configuration, with a change, as a whole and at once.
@@ -287,7 +331,7 @@ func (g *gateway) probe(path string) (string, error) {
 func (g *gateway) waitReady(t testing.TB, within time.Duration) {
 	t.Helper()
 	eventually(t, within, "ready", func() error {
-		_, err := g.probe("/readyz")
+		_, err := g.probe("/readyz?store=1")
 		return err
 	})
 }

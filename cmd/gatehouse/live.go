@@ -10,7 +10,7 @@ import (
 
 // watchLive begins to watch over requests that last.
 func (n *node) watchLive() error {
-	live, err := proxy.NewLive(proxy.LiveOptions{Keys: n.store, Hears: n.store.Hears, Now: time.Now, Metrics: n.registry})
+	live, err := proxy.NewLive(proxy.LiveOptions{Keys: n.store, Subscribed: n.store.Hears, Now: time.Now, Metrics: n.registry})
 	if err != nil {
 		return err
 	}

@@ -191,6 +191,28 @@ func TestLiveRequestsAreWatchedWithoutNews(t *testing.T) {
 	}
 }
 
+// TestLiveRequestsEndWithoutAnyMessage, within ten seconds: a key that is gone
+// from Redis ends them also where no change of it was ever announced.
+func TestLiveRequestsEndWithoutAnyMessage(t *testing.T) {
+	t.Parallel()
+	addr, _ := chatBackend(t)
+	redis := startRedis(t)
+	d := newTable(t, chatSettings(redis.yaml(), addr))
+	k := d.createKey(t, d.root, may("serp_api:read"))
+	socket := d.chat(t, k)
+	if err := redis.client.Del(t.Context(), fmt.Sprintf("gatehouse:key:%x", sha256.Sum256([]byte(k.Token)))).Err(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	var closed websocket.CloseError
+	if _, _, err := socket.Read(t.Context()); !errors.As(err, &closed) || closed.Reason != "invalid_token" {
+		t.Errorf("the WebSocket ended with %v", err)
+	}
+	if took := time.Since(begun); took > slack*10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
 // TestDrainTellsLiveRequestsToGo, and does not wait for them.
 func TestDrainTellsLiveRequestsToGo(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,7 @@ type commands struct {
 	Usage       usageCommand       `cmd:"" help:"Show which accounts, keys or routes have the most requests, as an operator."`
 	Export      exportCommand      `cmd:"" help:"Write all accounts, keys and users into a file: a backup, or to move them to another store. Guard it: see docs/backup.md."`
 	Import      importCommand      `cmd:"" help:"Bring the accounts, keys and users of an export into the store of a configuration. May be repeated."`
+	Store       storeCommand       `cmd:"" help:"Make, look at, accept or upgrade the store of a configuration."`
 	LogLevel    logLevelCommand    `cmd:"" help:"Show or change what a running gateway logs, as an operator."`
 	Health      healthCommand      `cmd:"" help:"Say whether a gateway on this machine is alive, for container health checks."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`

@@ -233,7 +233,7 @@ func (m *model) recover() {
 			return
 		}
 		<-tick.C
-		_, err := m.d.probe("/readyz")
+		_, err := m.d.probe("/readyz?store=1")
 		m.lost = err != nil
 	}
 }

@@ -131,7 +131,7 @@ func leadsToTheCause(t *testing.T, s *console) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := w.run(t, "curl -s http://127.0.0.1:9090/readyz")
+	said := w.run(t, "curl -s http://127.0.0.1:9090/readyz?store=1")
 	var causes []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\| .* \\|$").FindAllStringSubmatch(string(text), -1) {
 		for _, words := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {

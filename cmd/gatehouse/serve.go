@@ -235,13 +235,14 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 		Catalogue: catalogue, TokenPrefix: c.Token.Prefix, MaxKeys: c.Delegation.MaxKeysPerAccount,
 		Delegation: policy.Delegation{InheritAddresses: c.Delegation.InheritIPs, CapExpiry: c.Delegation.CapExpiry},
 		Audit:      keystore.AuditKeep{Events: c.Audit.Keep.Events, Age: c.Audit.Keep.Age},
+		Durability: keystore.Durability{Replicas: c.Store.Durability.Replicas, Timeout: c.Store.Durability.Timeout},
 		Now:        time.Now,
 	}
 	if c.Store.Embedded != nil {
-		options.EmbeddedFile = c.Store.Embedded.File
+		options.EmbeddedFile, options.Create = c.Store.Embedded.File, true
 		return options, nil
 	}
-	r := c.Store.Redis
+	r := c.Store.Redis.Resolved()
 	secured, err := redisTLS(r.TLS)
 	if err != nil {
 		return keystore.Options{}, err

@@ -185,7 +185,7 @@ func startAsComposed(t *testing.T, token string) (listen, admin string) {
 	timeout, tick := time.After(patience), time.NewTicker(50*time.Millisecond)
 	defer tick.Stop()
 	for {
-		answer, err := http.Get("http://" + admin + "/readyz")
+		answer, err := http.Get("http://" + admin + "/readyz?store=1")
 		if err == nil {
 			_ = answer.Body.Close() // the status says it
 			if answer.StatusCode == http.StatusOK {

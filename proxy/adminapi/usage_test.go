@@ -44,7 +44,7 @@ func (w *world) used(requests func(count func(account, key string, permission po
 		w.t.Fatal(err)
 	}
 	n, err := keystore.Open(w.t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, CacheEntries: 100,
+		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, Create: true, CacheEntries: 100,
 		Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: func() time.Time { return start }, Log: zap.NewNop(),
 	})
 	if err != nil {

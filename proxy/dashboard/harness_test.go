@@ -64,7 +64,7 @@ type site struct {
 func (s *site) open() *keystore.Store {
 	s.t.Helper()
 	store, err := keystore.Open(s.t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{s.redis.Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict,
+		Redis: &keystore.Redis{Addrs: []string{s.redis.Addr()}}, Prefix: "gatehouse:", Timeout: 10 * time.Second, Mode: keystore.Strict, Create: true,
 		CacheTTL: 5 * time.Second, CacheEntries: 100, Catalogue: s.catalogue, TokenPrefix: "gk_", MaxKeys: s.maxKeys, Now: s.clock, Log: zap.NewNop(),
 	})
 	s.must(err)

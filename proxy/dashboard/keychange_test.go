@@ -443,6 +443,8 @@ func TestWhoeverIsFasterIsSaidClearly(t *testing.T) {
 		{keystore.ErrReplaced, http.StatusConflict, "was replaced by another one"},
 		{keystore.ErrConflict, http.StatusConflict, "Another change to the same object came first."},
 		{keystore.ErrUnavailable, http.StatusServiceUnavailable, "did not answer in time"},
+		{errors.Join(keystore.ErrUnavailable, keystore.ErrUncertain), http.StatusServiceUnavailable, "did not answer in time"},
+		{errors.Join(keystore.ErrUnavailable, keystore.ErrReadOnly), http.StatusServiceUnavailable, "accepts no changes at the moment"},
 		{errors.New("secret of the inside"), http.StatusInternalServerError, "could not complete"},
 	} {
 		s := start(t, func(s *site) {

@@ -86,9 +86,11 @@ func (d *Dashboard) createKey(v *visit) error {
 }
 
 // perhapsDone: an answer of the store that was lost says nothing of what it
-// did. The sentence says what that may be, and what to do.
+// did. The sentence says what that may be, and what to do. A store that accepts
+// no changes has not made this one.
 func perhapsDone(err error, sentence string) error {
-	if !errors.Is(err, keystore.ErrUnavailable) {
+	lost := errors.Is(err, keystore.ErrUnavailable) || errors.Is(err, keystore.ErrUncertain)
+	if !lost || errors.Is(err, keystore.ErrReadOnly) || errors.Is(err, keystore.ErrOlder) {
 		return err
 	}
 	p := problem.StoreUnavailable(err)

@@ -71,7 +71,7 @@ func newWorld(t *testing.T, changes ...func(*keystore.Options)) *world {
 		t.Fatal(err)
 	}
 	o := keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict,
+		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, Create: true,
 		CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: clock, Log: zap.NewNop(),
 	}
 	for _, change := range changes {

@@ -20,7 +20,7 @@ const usagePath = "/v4/account/usage"
 func (w *world) count(requests func(n *keystore.Store)) {
 	w.t.Helper()
 	n, err := keystore.Open(w.t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, CacheEntries: 100,
+		Redis: &keystore.Redis{Addrs: []string{w.redis.Addr()}}, Prefix: "t:", Timeout: time.Second, Mode: keystore.Strict, Create: true, CacheEntries: 100,
 		Catalogue: catalogue(w.t), TokenPrefix: "gk_", MaxKeys: 10, Now: func() time.Time { return start }, Log: zap.NewNop(),
 	})
 	if err != nil {

@@ -25,6 +25,12 @@ func From(err error) *Problem {
 		return exceeds(excess)
 	case errors.As(err, &refused):
 		return Refused(refused.Decision)
+	case errors.Is(err, keystore.ErrUncertain):
+		return uncertain(err)
+	case errors.Is(err, keystore.ErrOlder):
+		return unchanged(err, "The key store has come back without some of its last changes, and accepts no new ones until an operator has looked at it. Nothing was changed; keys go on working.")
+	case errors.Is(err, keystore.ErrReadOnly):
+		return unchanged(err, "The key store accepts no changes at the moment. Nothing was changed; keys go on working.")
 	case errors.Is(err, keystore.ErrUnavailable):
 		return StoreUnavailable(err)
 	case errors.Is(err, keystore.ErrUnknownToken):
@@ -39,6 +45,8 @@ func From(err error) *Problem {
 		return New(Conflict, "A user of this or another account has this e-mail address.")
 	case errors.Is(err, keystore.ErrUserLimit):
 		return New(Conflict, "This account has as many users as it may have. Delete one that is not needed.")
+	case errors.Is(err, keystore.ErrExpired):
+		return Invalid(FieldError{Field: "expires_at", Detail: "The expiry must be in the future, in Unix seconds."})
 	case errors.Is(err, keystore.ErrReplaced):
 		return New(Conflict, "This key was replaced by another one and works only until its grace period ends. It can be revoked; change the new key instead.")
 	case errors.Is(err, keystore.ErrCallerReplaced):
@@ -53,6 +61,24 @@ func From(err error) *Problem {
 		return Invalid(FieldError{Field: "cursor", Detail: "This cursor is none that a listing returned."})
 	}
 	return Internal(err)
+}
+
+// unchangedPause is when to try a change again that the store did not accept: it
+// takes a person, or a replica, to make it accept changes.
+const unchangedPause = 5 * time.Second
+
+// unchanged is the problem of a change that was not made, while lookups work.
+func unchanged(cause error, detail string) *Problem {
+	return &Problem{Code: KeyStoreUnavailable, Detail: detail, RetryAfter: unchangedPause, Cause: cause}
+}
+
+// uncertain is the problem of a change of which nobody knows whether it was made,
+// or whether it will last.
+func uncertain(cause error) *Problem {
+	return &Problem{
+		Code: KeyStoreUnavailable, RetryAfter: time.Second, Cause: cause,
+		Detail: "The key store has not confirmed this change: it may or may not have been made. Look at the object before you try again.",
+	}
 }
 
 // exceeds names what a caller wanted to hand on and does not hold.

@@ -62,6 +62,19 @@ func TestFrom(t *testing.T) {
 			"unavailable comes before everything that an outage makes likely", errors.Join(keystore.ErrNotFound, keystore.ErrUnknownToken, keystore.ErrUnavailable),
 			problem.KeyStoreUnavailable, "The key store does not answer at the moment. Nothing is known about this key; try again shortly.",
 		},
+		{
+			"read only", fmt.Errorf("create key: %w", errors.Join(keystore.ErrUnavailable, keystore.ErrReadOnly, inside)), problem.KeyStoreUnavailable,
+			"The key store accepts no changes at the moment. Nothing was changed; keys go on working.",
+		},
+		{
+			"older", fmt.Errorf("create key: %w", errors.Join(keystore.ErrUnavailable, keystore.ErrOlder)), problem.KeyStoreUnavailable,
+			"The key store has come back without some of its last changes, and accepts no new ones until an operator has looked at it. Nothing was changed; keys go on working.",
+		},
+		{
+			"uncertain", fmt.Errorf("create key: %w", errors.Join(keystore.ErrUnavailable, keystore.ErrUncertain)), problem.KeyStoreUnavailable,
+			"The key store has not confirmed this change: it may or may not have been made. Look at the object before you try again.",
+		},
+		{"expired by the store's clock", fmt.Errorf("create key: %w", keystore.ErrExpired), problem.ValidationFailed, "The request has fields that cannot be accepted."},
 		{"unknown token", fmt.Errorf("caller: %w", keystore.ErrUnknownToken), problem.InvalidToken, "This token is not valid."},
 		{"not found", fmt.Errorf("get key: %w", keystore.ErrNotFound), problem.NotFound, "There is no such object in this account."},
 		{"key in use", fmt.Errorf("update key: %w", keystore.ErrKeyInUse), problem.KeyInUse, "A key cannot change itself. Use another key, or the dashboard."},
@@ -119,6 +132,15 @@ func TestBusyUsageSaysWhenToAskAgain(t *testing.T) {
 	t.Parallel()
 	if p := problem.From(keystore.ErrUsageBusy); p.RetryAfter != 5*time.Second {
 		t.Errorf("ask again in %v", p.RetryAfter)
+	}
+}
+
+func TestRefusedChangesSayWhenToTryAgain(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{keystore.ErrReadOnly, keystore.ErrOlder, keystore.ErrUncertain} {
+		if p := problem.From(err); p.RetryAfter <= 0 {
+			t.Errorf("%v: try again in %v", err, p.RetryAfter)
+		}
 	}
 }
 

@@ -63,11 +63,22 @@ type Store struct {
 	// StaleIfUnavailable is how long keys go on working while the store does
 	// not answer; 0: not at all.
 	StaleIfUnavailable time.Duration `yaml:"stale_if_unavailable"`
+	// Durability is what must have happened before a change is acknowledged.
+	Durability Durability `yaml:"durability"`
+}
+
+// Durability says how many replicas of Redis must have received a change before
+// it is acknowledged, 0 for none, and how long it waits for them.
+type Durability struct {
+	Replicas int           `yaml:"replicas"`
+	Timeout  time.Duration `yaml:"timeout"`
 }
 
 // Redis says how to reach Redis: one address is a single server, several are
-// a Cluster, and with MasterName they are Sentinels.
+// a Cluster, and with MasterName they are Sentinels. With URL, Addrs and what a
+// URL says of credentials, database and TLS are not used.
 type Redis struct {
+	URL        Secret   `yaml:"url"`
 	Addrs      []string `yaml:"addrs"`
 	MasterName string   `yaml:"master_name"`
 	Username   string   `yaml:"username"`
@@ -277,6 +288,8 @@ func (c *Config) setDefaults() {
 			Timeout: 250 * time.Millisecond,
 			Lookup:  LookupStrict,
 			Cache:   Cache{TTL: 5 * time.Second, Entries: 100_000},
+
+			Durability: Durability{Timeout: time.Second},
 		},
 		ClientAddress: ClientAddress{TrustedProxies: []netip.Prefix{}, Header: "X-Forwarded-For"},
 		Token:         Token{Prefix: "gk_"},

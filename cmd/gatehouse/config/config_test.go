@@ -128,6 +128,8 @@ func TestDefaults(t *testing.T) {
 			Timeout: 250 * time.Millisecond,
 			Lookup:  config.LookupStrict,
 			Cache:   config.Cache{TTL: 5 * time.Second, Entries: 100_000},
+
+			Durability: config.Durability{Timeout: time.Second},
 		},
 		ClientAddress: config.ClientAddress{TrustedProxies: []netip.Prefix{}, Header: "X-Forwarded-For"},
 		Token:         config.Token{Prefix: "gk_"},

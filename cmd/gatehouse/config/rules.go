@@ -85,6 +85,7 @@ func rules() map[string]rule {
 func storeRules() map[string]rule {
 	return map[string]rule{
 		"store":               {required: true, exactly: []string{"redis", "embedded"}},
+		"store.redis.url":     {words: "URL", pattern: `^$|^rediss?://[^/?#]+(?:/[0-9]*)?$`},
 		"store.redis.addrs":   {nonEmpty: true, unique: true},
 		"store.redis.addrs[]": {words: "HOST:PORT", pattern: serverPattern},
 		"store.redis.db":      {least: number(0)},
@@ -92,6 +93,9 @@ func storeRules() map[string]rule {
 		"store.embedded.file": {nonEmpty: true},
 		"store.timeout":       {aboveZero: true},
 		"store.cache.entries": {least: number(1), most: number(10_000_000)},
+
+		"store.durability.replicas": {least: number(0), most: number(10)},
+		"store.durability.timeout":  {aboveZero: true},
 	}
 }
 

@@ -26,11 +26,12 @@ admin_token: 0123456789abcdef
 shutdown_grace: 30s
 tls: {cert_file: a, key_file: b}
 store:
-  redis: {addrs: ["127.0.0.1:6379"], master_name: keys, sentinel_username: su, sentinel_password: sp, username: u, password: p, db: 0, prefix: "g:"}
+  redis: {url: "", addrs: ["127.0.0.1:6379"], master_name: keys, sentinel_username: su, sentinel_password: sp, username: u, password: p, db: 0, prefix: "g:"}
   timeout: 1s
   lookup: strict
   cache: {ttl: 5s, entries: 100}
   stale_if_unavailable: 0s
+  durability: {replicas: 0, timeout: 1s}
 client_address: {trusted_proxies: ["10.0.0.0/8"], header: Forwarded}
 token: {prefix: gk_, websocket_subprotocol: false}
 products: {serp: {label: SERP, actions: [read]}}

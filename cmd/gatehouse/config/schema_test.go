@@ -69,7 +69,7 @@ func TestExampleIsValidByTheSchema(t *testing.T) {
 	t.Parallel()
 	compiled := compiledSchema(t)
 	names := slices.DeleteFunc(settingNames(), func(name string) bool { return slices.Contains(alternatives, name) })
-	whole := strings.Replace(config.Uncommented(exampleText(t), names...), "  url: \"\"\n", "  url: https://d.example.com\n", 1)
+	whole := strings.Replace(config.Uncommented(exampleText(t), names...), "\n  url: \"\"\n", "\n  url: https://d.example.com\n", 1)
 	for name, text := range map[string]string{"as it is": exampleText(t), "uncommented": whole} {
 		tree, err := treeOf([]byte(text))
 		if err != nil {

@@ -58,6 +58,7 @@ func TestSecretsAreInNoMessage(t *testing.T) {
 		"a wrong indentation":  "admin_token:\nhunter2",
 		"in a URL":             `upstreams: {x: {targets: ["http://u:hunter2@h"]}}`,
 		"in a URL of Redis":    `store: {redis: {addrs: ["redis://u:hunter2@h"]}}`,
+		"in a wrong URL of it": `store: {redis: {url: "redis://u:hunter2@h/x"}}`,
 		"as Redis":             "store: {redis: hunter2}",
 		"beside the password":  "store: {redis: {password: 42424242, username: [hunter2]}}",
 	}

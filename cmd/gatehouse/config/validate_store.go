@@ -19,6 +19,20 @@ func (v *validator) store() {
 	v.aboveZero(p.key("timeout"), int64(store.Timeout), "write a duration such as 250ms")
 	v.choice(p.key("lookup"), string(store.Lookup), store.Lookup.choices()...)
 	v.cache(p.key("cache"), store)
+	v.durability(p.key("durability"), store)
+}
+
+// durability: an embedded store has each change on the disk, and no replicas.
+func (v *validator) durability(p path, store Store) {
+	const most = 10
+	replicas := p.key("replicas")
+	switch n := store.Durability.Replicas; {
+	case n < 0 || n > most:
+		v.refuse(replicas, v.shown(replicas)+" is no number of replicas", "write 0 to 10")
+	case n > 0 && store.Redis == nil:
+		v.refuse(replicas, "is there with an embedded store, which has no replicas", "write 0, or keep keys in redis")
+	}
+	v.aboveZero(p.key("timeout"), int64(store.Durability.Timeout), "write a duration such as 1s")
 }
 
 // cache: the entries bound what is remembered in strict lookups too.
@@ -33,6 +47,9 @@ func (v *validator) cache(p path, store Store) {
 }
 
 func (v *validator) redis(p path, r *Redis) {
+	if r.URL != "" {
+		v.redisURL(p, r)
+	}
 	if len(r.Addrs) == 0 {
 		v.refuse(p.key("addrs"), "names no address", "write at least one HOST:PORT")
 	}
@@ -63,6 +80,26 @@ func (v *validator) redis(p path, r *Redis) {
 		v.refuse(p.key("prefix"), v.shown(p.key("prefix"))+" is no prefix of keys", "write letters, digits, -, ., _, : and /, as in gatehouse:")
 	}
 	v.redisTLS(p.key("tls"), r.TLS)
+}
+
+// redisURL: what a URL says cannot be said beside it. It may hold a password, and
+// is not shown.
+func (v *validator) redisURL(p path, r *Redis) {
+	parsed, ok := parseRedisURL(string(r.URL))
+	if !ok {
+		v.refuse(p.key("url"), "is no URL of a Redis", "write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS")
+	}
+	for name, empty := range map[string]bool{
+		"addrs": false, "master_name": r.MasterName == "", "username": r.Username == "", "password": r.Password == "",
+		"sentinel_username": r.SentinelUsername == "", "sentinel_password": r.SentinelPassword == "", "db": r.DB == 0,
+	} {
+		if v.given(p.key(name)) && !empty {
+			v.refuse(p.key(name), "is there beside url", "keep one of them")
+		}
+	}
+	if ok && r.TLS.Enabled && !parsed.TLS.Enabled {
+		v.refuse(p.key("tls"), "is enabled, and the url says redis://", "write rediss:// in the url")
+	}
 }
 
 // sentinels: what is for the Sentinels is not sent to anybody else.

@@ -126,7 +126,7 @@ func StartGatehouse(t testing.TB, redis *Redis) *Gatehouse {
 		return run(t, binary(t), "serve", "--config", g.config)
 	}
 	g.process, g.Admin = runOnPort(t, start, func(address string) error {
-		return g.expect(http.MethodGet, "http://"+address+"/readyz", "", nil, http.StatusOK, nil)
+		return g.expect(http.MethodGet, "http://"+address+"/readyz?store=1", "", nil, http.StatusOK, nil)
 	})
 	t.Cleanup(g.client.CloseIdleConnections)
 	return g

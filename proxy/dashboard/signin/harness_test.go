@@ -58,7 +58,7 @@ func newWorld(t *testing.T, changes ...func(*signin.Options)) *world {
 		t.Fatal(err)
 	}
 	w.store, err = keystore.Open(t.Context(), keystore.Options{
-		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "t:", Timeout: 10 * time.Second, Mode: keystore.Strict,
+		Redis: &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}, Prefix: "t:", Timeout: 10 * time.Second, Mode: keystore.Strict, Create: true,
 		CacheEntries: 100, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 10, Now: w.clock, Log: zap.NewNop(),
 	})
 	if err != nil {

@@ -1,0 +1,80 @@
+package keystore
+
+import (
+	"errors"
+	"fmt"
+)
+
+// trust returns nil when what was read under the name can be taken for the
+// truth: the marker that was read with it says that the store is the one this
+// process began with, and that it is not older than before. Otherwise it returns
+// ErrUnavailable, or ErrUnknownToken for a record that this node knows to be
+// deleted. In an emptied store every key would be unknown, and every customer
+// locked out as if their keys were wrong; in an older one, revoked keys would
+// work again.
+func (s *Store) trust(name string, v value) error {
+	if err := s.trustMarker(v); err != nil {
+		return err
+	}
+	if !v.found && s.health.evicts() {
+		return fmt.Errorf("%w: %w", ErrUnavailable, errEvicts)
+	}
+	if s.rollback.found() {
+		if !v.found && !s.rollback.knowsRemoved(name) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)
+		}
+		if v.found {
+			return s.rollback.judge(name, v.raw)
+		}
+	}
+	return nil
+}
+
+// trustMarker looks at the marker alone.
+func (s *Store) trustMarker(v value) error {
+	identity := s.identity.Load()
+	switch {
+	case s.embedded != nil:
+		return nil // a file of this process alone
+	case identity == nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, errNotReached)
+	case s.unmarked.Load():
+		return nil // an older gateway's store, which is only read
+	}
+	position, ok := parseMarker(v.marker, *identity)
+	if !ok {
+		return fmt.Errorf("%w: %w", ErrUnavailable, errEmptied)
+	}
+	if position < v.known {
+		s.cameBackOlder(v.slot, position)
+		return nil
+	}
+	s.markers.saw(v.slot, position)
+	if s.rollback.found() {
+		s.rollback.accepted(position >> countBits)
+	}
+	return nil
+}
+
+// cameBackOlder notes that a slot has lost changes.
+func (s *Store) cameBackOlder(slot int, position uint64) {
+	if !s.markers.reset(slot, position) {
+		return // it is noted already
+	}
+	if !s.rollback.begin(slot, position) {
+		return
+	}
+	s.o.Log.Error("the store came back older than it was: changes that were acknowledged are missing from it, and this node makes "+
+		"its own again; management is refused until an operator runs 'gatehouse store accept'", errField(slot, position)...)
+	s.keys.unverify()
+	s.accounts.unverify()
+	s.changed(Change{})
+}
+
+// asUnavailable makes sure that an error says what it says nothing about.
+func asUnavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return errors.Join(ErrUnavailable, err)
+}
