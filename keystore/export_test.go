@@ -182,6 +182,12 @@ const (
 	StepPublish = stepPublish
 )
 
+// ErrEmptied and ErrOlder are why a store that answers is not believed.
+var (
+	ErrEmptied = errEmptied
+	ErrOlder   = errOlder
+)
+
 // ErrMoved: a guard did not hold.
 var ErrMoved = errMoved
 
