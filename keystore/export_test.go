@@ -293,3 +293,9 @@ func CompactIndex(e IndexEntry) (field, value string, ok bool) {
 	value, ok = indexEntry{id: e.ID, created: e.Created, tokenHash: e.TokenHash, ends: e.Ends}.compact()
 	return fieldsOfID(e.ID)[0], value, ok
 }
+
+// DecodeKey decodes a key record of either form.
+func DecodeKey(raw, tokenHash string) error {
+	_, err := decodeKey(raw, tokenHash)
+	return err
+}
