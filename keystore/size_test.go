@@ -273,7 +273,7 @@ func (z *sizing) manage(keys, round int) {
 			return err
 		})
 	}
-	timed("delete an account", func() error { return z.n.DeleteAccount(ctx, policy.Caller{}, sizedAccount(2+round)) })
+	timed("delete an account", func() error { return z.n.DeleteAccount(ctx, policy.Caller{}, sizedAccount(accounts-1-round)) })
 	timed("export everything", func() error {
 		done, err := z.n.Export(ctx, io.Discard)
 		if err == nil && done.Keys != keys-(round+1)*keysPerAccount {
