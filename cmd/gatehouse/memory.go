@@ -65,10 +65,10 @@ func keepMemoryLimit(ctx context.Context, most int64) {
 type memory struct{ live, fixed int64 }
 
 // memoryLimit is the soft limit of a process that has so much in use. At a limit
-// that this reaches, the collector would run all the time: there is room for
-// half the live heap beside it, but never more than most in all.
+// that this reaches, the collector would run all the time: there is room for a
+// third of the live heap beside it, but never more than most in all.
 func memoryLimit(m memory, most int64) int64 {
-	return min(max(usualMemory, m.live+m.live/2+m.fixed), most)
+	return min(max(usualMemory, m.live+m.live/3+m.fixed), most)
 }
 
 // memorySamples are the runtime's figures of which a memory is made: the live

@@ -60,8 +60,8 @@ func TestMemoryLimit(t *testing.T) {
 		want int64
 	}{
 		{"little in use", memory{10 * mib, 5 * mib}, math.MaxInt64, 256 * mib},
-		{"what just fits", memory{160 * mib, 16 * mib}, math.MaxInt64, 256 * mib},
-		{"more than that has room too", memory{400 * mib, 40 * mib}, math.MaxInt64, 640 * mib},
+		{"what just fits", memory{180 * mib, 16 * mib}, math.MaxInt64, 256 * mib},
+		{"more than that has room too", memory{600 * mib, 40 * mib}, math.MaxInt64, 840 * mib},
 		{"a small container", memory{10 * mib, 5 * mib}, 115 * mib, 115 * mib},
 		{"a large container is not filled", memory{10 * mib, 5 * mib}, 4096 * mib, 256 * mib},
 		{"a container that is too small", memory{400 * mib, 40 * mib}, 460 * mib, 460 * mib},
