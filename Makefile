@@ -3,10 +3,11 @@ GOLANGCI_VERSION := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
 FUZZTIME ?= 30s
 BENCH_ROUNDS ?= 5
+KEYS ?= 1000000
 IMAGE ?= gatehouse:dev
 export CGO_ENABLED ?= 1
 
-.PHONY: help build test deploytest lint fuzz bench cover golden image vuln deps run
+.PHONY: help build test deploytest lint fuzz bench size cover golden image vuln deps run
 
 help: ## say what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +46,9 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 
 bench: deps ## compare Gatehouse with a bare reverse proxy, side by side
 	go run ./cmd/bench --rounds $(BENCH_ROUNDS)
+
+size: deps ## fill a Redis with KEYS keys (1000000) and say what they take and how fast they are (minutes, 1 GB)
+	GATEHOUSE_SIZE_KEYS=$(KEYS) go test -count=1 -timeout=60m -run 'TestSize$$' -v ./keystore
 
 cover: deps ## statement coverage over unit and end-to-end tests together
 	./.ci/cover

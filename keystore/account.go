@@ -87,14 +87,18 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 		return Account{}, false, err
 	}
 	score := strconv.FormatInt(s.o.Now().UnixMilli(), 10)
+	steps := []step{
+		{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
+		{Kind: stepSet, Key: name, Value: raw},
+		s.publishAccount(a.ID),
+	}
+	if old != "" { // it may be suspended: that works while memory is full
+		steps = append([]step{{Kind: stepRoom, Key: s.names.besideAccounts("room")}}, steps...)
+	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps: []step{
-			{Kind: stepZAdd, Key: s.names.accounts(), Field: string(a.ID), Value: score},
-			{Kind: stepSet, Key: name, Value: raw},
-			s.publishAccount(a.ID),
-		},
-		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
+		steps:  steps,
+		event:  s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err
 }
@@ -212,18 +216,21 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 	}
 	portion := change{guards: []guard{{key: s.names.account(id)}}}
 	gone := []policy.KeyID{everyKey}
-	for keyID := range keys {
-		gone = append(gone, policy.KeyID(keyID))
+	for field := range keys {
+		gone = append(gone, policy.KeyID(idOfField(field)))
 	}
 	if err := s.forgetUsage(ctx, id, portion.guards, gone...); err != nil {
 		return 0, err
 	}
 	left := len(keys)
-	for keyID, value := range keys {
-		tokenHash, _, _ := strings.Cut(value, ":")
+	for field, value := range keys {
+		tokenHash, _, _ := strings.Cut(value, ":") // of one that cannot be read, too
+		if e, err := parseIndex(field, value); err == nil {
+			tokenHash = e.tokenHash
+		}
 		portion.steps = append(portion.steps,
 			step{Kind: stepDel, Key: s.names.key(tokenHash)},
-			step{Kind: stepHDel, Key: index, Field: keyID},
+			step{Kind: stepHDel, Key: index, Field: field},
 			s.publishKey(tokenHash))
 		if left--; left > 0 && len(portion.steps) < 3*deletePortion {
 			continue

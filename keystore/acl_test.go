@@ -111,6 +111,8 @@ func (w *world) doEverything() {
 	if len(ranked) != 1 {
 		w.t.Errorf("usage is ranked as %v", ranked)
 	}
+	keystore.UseCompact(n.Store)
+	must("rewrite records", keystore.RewriteRecords(w.t.Context(), n.Store, func(int) {}))
 	n.list(by, 10)
 	n.users(by, 10)
 	ada := n.byEmail("ada@example.com")

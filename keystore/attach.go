@@ -100,13 +100,13 @@ func (s *Store) begin(ctx context.Context) (string, error) {
 		return "", err
 	}
 	pipe := s.client.Pipeline()
-	pipe.Set(ctx, s.names.format(), string(formatCompact), 0)
+	pipe.Set(ctx, s.names.format(), formatCompact, 0)
 	pipe.Set(ctx, s.names.store(), fresh, 0)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return "", err
 	}
 	s.o.Log.Warn("a new store was made", zap.String("store", fresh))
-	return fresh, s.format.set(string(formatCompact))
+	return fresh, s.format.set(formatCompact)
 }
 
 // adopt adds markers to a store of an older gateway, once: where a marker says
@@ -130,11 +130,11 @@ func (s *Store) adopt(ctx context.Context, identity string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.client.SetNX(ctx, s.names.format(), string(formatJSON), 0).Err(); err != nil {
+	if err := s.client.SetNX(ctx, s.names.format(), formatJSON, 0).Err(); err != nil {
 		return err
 	}
 	s.o.Log.Info("the store was made by an older gateway, and has markers now", zap.String("store", identity))
-	return s.format.set(string(formatJSON))
+	return s.format.set(formatJSON)
 }
 
 // makeAlone keeps others from making the same store meanwhile.
@@ -255,11 +255,14 @@ func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
 	if err := s.bind(ctx); err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
-	if err := s.client.Set(ctx, s.names.format(), string(formatCompact), 0).Err(); err != nil {
+	if err := s.client.Set(ctx, s.names.format(), formatCompact, 0).Err(); err != nil {
 		return fmt.Errorf("upgrade store: %w", errors.Join(ErrUnavailable, err))
 	}
-	if err := s.format.set(string(formatCompact)); err != nil {
+	if err := s.format.set(formatCompact); err != nil {
 		return err
+	}
+	if err := s.rewriteRecords(ctx, progress); err != nil {
+		return fmt.Errorf("upgrade store: %w", err)
 	}
 	return nil
 }

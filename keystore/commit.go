@@ -88,15 +88,9 @@ type change struct {
 	redo bool
 }
 
-// takesAway reports whether the change begins with what ends a right.
-func (c change) takesAway() bool {
-	for _, s := range c.steps {
-		if s.Kind != stepPublish {
-			return s.frees()
-		}
-	}
-	return false
-}
+// takesAway reports whether the change may end a right: it removes or overwrites
+// something.
+func (c change) takesAway() bool { return slices.ContainsFunc(c.steps, step.frees) }
 
 // onlyRemoves reports whether the change gives nothing to anybody.
 func (c change) onlyRemoves() bool {

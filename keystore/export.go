@@ -144,7 +144,11 @@ func (x *exporter) keys(ctx context.Context, owner *storedAccount) error {
 		if err != nil {
 			return err
 		}
-		if err := x.write(exportLine{Key: recordOf(e.created, values[i].raw)}); err != nil {
+		raw, err := exportedKey(k, values[i].raw)
+		if err != nil {
+			return err
+		}
+		if err := x.write(exportLine{Key: recordOf(e.created, raw)}); err != nil {
 			return err
 		}
 		x.done.Keys++
@@ -171,6 +175,15 @@ func (x *exporter) users(ctx context.Context, owner *storedAccount) error {
 		x.done.Users++
 	}
 	return nil
+}
+
+// exportedKey is the record as JSON, which every gateway can import, whatever
+// form its store has.
+func exportedKey(k *storedKey, raw string) (string, error) {
+	if isCompact(raw) {
+		return encodeKey(*k)
+	}
+	return raw, nil
 }
 
 func recordOf(created int64, raw string) *exportRecord {

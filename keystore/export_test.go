@@ -244,6 +244,77 @@ func RenewLease(ctx context.Context, s *Store, name, holder string, every time.D
 	s.renewLease(ctx, name, holder, every, lost)
 }
 
+// WriteError is what the last beat says of writing.
+func WriteError(s *Store) error {
+	if err := s.writable.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Senders is how many other nodes' beats have arrived.
+func Senders(s *Store) int {
+	s.hearing.mu.Lock()
+	defer s.hearing.mu.Unlock()
+	return len(s.hearing.senders)
+}
+
+// UseCompact makes the store write compact records, and UseText text again.
+func UseCompact(s *Store) { s.format.isCompact.Store(true) }
+
+// UseText makes the store write records that earlier gateways understand.
+func UseText(s *Store) { s.format.isCompact.Store(false) }
+
+// RewriteRecords writes everything compact that is not.
+func RewriteRecords(ctx context.Context, s *Store, progress func(done int)) error {
+	return s.rewriteRecords(ctx, progress)
+}
+
+// CompactKey encodes the key that the JSON record means in the compact form.
+func CompactKey(record, tokenHash string) (string, error) {
+	k, err := decodeKey(record, tokenHash)
+	if err != nil {
+		return "", err
+	}
+	return encodeCompactKey(*k)
+}
+
+// ThroughCompactKey decodes a compact record, and encodes it again in both forms.
+func ThroughCompactKey(raw, tokenHash string) (k policy.Key, accountUID, compact, record string, err error) {
+	stored, err := decodeCompactKey(raw, tokenHash)
+	if err != nil {
+		return policy.Key{}, "", "", "", err
+	}
+	compact, err = encodeCompactKey(*stored)
+	if err == nil {
+		record, err = encodeKey(*stored)
+	}
+	if err != nil {
+		return policy.Key{}, "", "", "", fmt.Errorf("accepted, but cannot be encoded: %w", err)
+	}
+	return stored.key, stored.accountUID, compact, record, nil
+}
+
+// IndexEntry is an entry of an index of keys.
+type IndexEntry struct {
+	ID        string
+	Created   int64
+	TokenHash string
+	Ends      int64
+}
+
+// ParseIndex reads an entry in either form.
+func ParseIndex(field, value string) (IndexEntry, error) {
+	e, err := parseIndex(field, value)
+	return IndexEntry{e.id, e.created, e.tokenHash, e.ends}, err
+}
+
+// CompactIndex is the entry in the compact form, if it has one.
+func CompactIndex(e IndexEntry) (field, value string, ok bool) {
+	value, ok = indexEntry{id: e.ID, created: e.Created, tokenHash: e.TokenHash, ends: e.Ends}.compact()
+	return fieldsOfID(e.ID)[0], value, ok
+}
+
 // CheckHealth asks the store's servers how they are, as happens every ten seconds.
 func CheckHealth(ctx context.Context, s *Store) { s.health.check(ctx) }
 

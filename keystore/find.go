@@ -49,15 +49,15 @@ func (s *Store) accountWith(ctx context.Context, id policy.KeyID) (policy.Accoun
 	}
 	for part := range slices.Chunk(accounts, portion) {
 		pipe := s.client.Pipeline()
-		found := make([]*redis.BoolCmd, len(part))
+		found := make([]*redis.SliceCmd, len(part))
 		for i, account := range part {
-			found[i] = pipe.HExists(ctx, s.names.accountKeys(policy.AccountID(account)), string(id))
+			found[i] = pipe.HMGet(ctx, s.names.accountKeys(policy.AccountID(account)), fieldsOfID(string(id))...)
 		}
 		if _, err := pipe.Exec(ctx); err != nil {
 			return "", errors.Join(ErrUnavailable, err)
 		}
 		for i, is := range found {
-			if is.Val() {
+			if slices.ContainsFunc(is.Val(), func(v any) bool { return v != nil }) {
 				return policy.AccountID(part[i]), nil
 			}
 		}

@@ -35,3 +35,11 @@ func (f *storeFormat) set(format string) error {
 func (s *Store) compact() bool { return s.format.isCompact.Load() }
 
 func (n names) format() string { return n.inStoresSlot("format") }
+
+// encodeRecord encodes a key in the format of the store.
+func (s *Store) encodeRecord(k storedKey) (string, error) {
+	if s.compact() {
+		return encodeCompactKey(k)
+	}
+	return encodeKey(k)
+}

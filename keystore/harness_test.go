@@ -94,7 +94,7 @@ type world struct {
 // onEachStore runs the test on every kind of store there is.
 func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, kind := range []string{"miniredis", "redis", "cluster", "embedded"} {
+	for _, kind := range []string{"miniredis", "redis", "compact", "cluster", "embedded"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, kind))
@@ -119,7 +119,7 @@ func newWorld(t *testing.T, kind string) *world {
 	switch kind {
 	case "miniredis":
 		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
-	case "redis":
+	case "redis", "compact": // as newer stores are: see world.open
 		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
@@ -186,6 +186,9 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	var err error
 	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
+	}
+	if w.kind == "compact" {
+		keystore.UseCompact(n.Store)
 	}
 	return n
 }
@@ -364,15 +367,24 @@ func isBookkeeping(name, prefix string) bool {
 // bookkeeping.
 func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
 	t.Helper()
+	all := dumpAll(t, client, prefix)
+	for name := range all {
+		if isBookkeeping(name, prefix) {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// dumpAll is dump with bookkeeping.
+func dumpAll(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
+	t.Helper()
 	all := map[string]string{}
 	var mu sync.Mutex
 	scan := func(ctx context.Context, c redis.Cmdable) error {
 		names := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 		for names.Next(ctx) {
 			name := names.Val()
-			if isBookkeeping(name, prefix) {
-				continue
-			}
 			var text any
 			switch kind := c.Type(ctx, name).Val(); kind {
 			case "string":

@@ -47,7 +47,8 @@ func (i *importer) put(ctx context.Context, waiting []*exported) ([]ImportOutcom
 		if outcomes[n], err = i.judge(e.key, now.raw[n], now); err != nil {
 			return nil, err
 		}
-		one, err := i.keyChange(e, now.raw[n])
+		_, indexed := now.indexed[e.key.key.ID]
+		one, err := i.keyChange(e, now.raw[n], indexed)
 		if err != nil {
 			return nil, err
 		}
@@ -65,7 +66,18 @@ func (i *importer) put(ctx context.Context, waiting []*exported) ([]ImportOutcom
 	if len(created.steps) == 0 {
 		return outcomes, nil
 	}
+	slices.SortStableFunc(created.steps, removalsLast) // see otherForm
 	return outcomes, i.commit(ctx, created, "", []FieldChange{{"keys", jsonOf(nil), jsonOf(ids)}})
+}
+
+func removalsLast(a, b step) int {
+	switch {
+	case a.Kind == b.Kind || a.Kind != stepHDel && b.Kind != stepHDel:
+		return 0
+	case a.Kind == stepHDel:
+		return 1
+	}
+	return -1
 }
 
 // keysHere is what this store has of keys of an export.
@@ -102,25 +114,25 @@ func (i *importer) standing(ctx context.Context, waiting []*exported) (*keysHere
 
 // indexed returns the hashes that the index has for those ids.
 func (i *importer) indexed(ctx context.Context, wanted []indexEntry) (map[policy.KeyID]string, error) {
-	fields := make([]string, len(wanted))
+	ids := make([]string, len(wanted))
 	for n, e := range wanted {
-		fields[n] = e.id
+		ids[n] = e.id
 	}
-	values, err := i.s.client.HMGet(ctx, i.s.names.accountKeys(i.owner.account.ID), fields...).Result()
-	if err != nil || len(values) != len(fields) {
-		return nil, errors.Join(ErrUnavailable, err)
+	fields, of := fieldsOfIDs(ids)
+	values, err := i.s.hashFields(ctx, i.s.names.accountKeys(i.owner.account.ID), fields)
+	if err != nil {
+		return nil, err
 	}
 	hashes := map[policy.KeyID]string{}
-	for n, value := range values {
-		text, is := value.(string)
-		if !is {
-			continue
+	var damaged error
+	eachOf(of, values, func(n int, mine []string) {
+		entry, found, err := entryOfFields(ids[n], mine)
+		if damaged = errors.Join(damaged, err); found {
+			hashes[policy.KeyID(ids[n])] = entry.tokenHash
 		}
-		entry, err := parseIndex(fields[n], text)
-		if err != nil {
-			return nil, errors.Join(ErrUnavailable, err)
-		}
-		hashes[policy.KeyID(fields[n])] = entry.tokenHash
+	})
+	if damaged != nil {
+		return nil, errors.Join(ErrUnavailable, damaged)
 	}
 	return hashes, nil
 }
@@ -159,19 +171,21 @@ func (i *importer) judge(k *storedKey, raw string, now *keysHere) (ImportOutcome
 	return ImportKept, nil
 }
 
-// keyChange writes the key where raw is what is there.
-func (i *importer) keyChange(e *exported, raw string) (change, error) {
+// keyChange writes the key where raw is what is there; indexed says whether the
+// index has it.
+func (i *importer) keyChange(e *exported, raw string, indexed bool) (change, error) {
 	set, err := i.s.setKey(*e.key)
 	if err != nil {
 		return change{}, err
 	}
-	index := indexEntry{created: e.created, tokenHash: e.key.tokenHash}
+	index := indexEntry{id: string(e.key.key.ID), created: e.created, tokenHash: e.key.tokenHash}
 	if e.key.key.Replaced() {
 		index.ends = e.key.key.Expiry.Unix()
 	}
-	return change{guards: []guard{{key: set.Key, want: raw}}, steps: []step{
-		{Kind: stepHSet, Key: i.s.names.accountKeys(e.key.key.Account), Field: string(e.key.key.ID), Value: index.value()},
-		set,
-		i.s.publishKey(e.key.tokenHash),
-	}}, nil
+	entered := i.s.indexStep(e.key.key.Account, index)
+	steps := []step{entered, set, i.s.publishKey(e.key.tokenHash)}
+	if indexed {
+		steps = append(steps, i.s.otherForm(entered, index.id)...)
+	}
+	return change{guards: []guard{{key: set.Key, want: raw}}, steps: steps}, nil
 }

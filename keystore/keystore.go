@@ -360,6 +360,9 @@ func (n names) session(hash string) string             { return n.prefix + "sess
 func (n names) room(id policy.AccountID) string        { return n.account(id) + ":room" }
 func (n names) refused(id policy.AccountID) string     { return n.account(id) + ":refused" }
 
+// besideAccounts is a key in the slot of the list of accounts.
+func (n names) besideAccounts(name string) string { return n.prefix + name + ":{" + n.accounts() + "}" }
+
 // inStoresSlot is a key in the slot of the store's identity.
 func (n names) inStoresSlot(name string) string { return n.prefix + name + ":{" + n.store() + "}" }
 

@@ -64,13 +64,9 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 	if err != nil {
 		return nil, errors.Join(ErrUnavailable, err)
 	}
-	entries := make([]indexEntry, 0, len(index))
-	for id, value := range index {
-		e, err := parseIndex(id, value)
-		if err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
-		}
-		entries = append(entries, e)
+	entries, err := parseIndexes(name, index)
+	if err != nil {
+		return nil, errors.Join(ErrUnavailable, err)
 	}
 	if len(entries) == 0 {
 		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
@@ -116,9 +112,7 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 		gone := !values[i].found && e.created < oldest
 		if gone || e.ends != 0 && e.ends <= now.Unix() {
 			dropped = append(dropped, policy.KeyID(e.id))
-			drop.steps = append(drop.steps,
-				step{Kind: stepHDel, Key: s.names.accountKeys(account), Field: e.id},
-				step{Kind: stepHDel, Key: s.names.used(account), Field: e.id})
+			drop.steps = append(drop.steps, s.unindexSteps(account, e.id)...)
 		}
 	}
 	if len(drop.steps) == 0 {
@@ -129,34 +123,6 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	}
 	s.usage.removed(account, dropped...)
 	return true, nil
-}
-
-// indexEntry is a line of an index: what is listed, and when it was created
-// (Unix milliseconds). A key's also has the hash of its token.
-type indexEntry struct {
-	id        string
-	created   int64
-	tokenHash string
-	ends      int64 // Unix seconds; 0 for a key that was not replaced
-}
-
-// parseIndex reads what value wrote.
-func parseIndex(id, value string) (indexEntry, error) {
-	parts := strings.Split(value, ":")
-	if len(parts) != 2 && len(parts) != 3 {
-		return indexEntry{}, errRecord
-	}
-	e := indexEntry{id: id, tokenHash: parts[0]}
-	var err error
-	if e.created, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
-		return indexEntry{}, errRecord
-	}
-	if len(parts) == 3 {
-		if e.ends, err = strconv.ParseInt(parts[2], 10, 64); err != nil {
-			return indexEntry{}, errRecord
-		}
-	}
-	return e, nil
 }
 
 // before orders a listing: the newest first, and by id in the same millisecond. It

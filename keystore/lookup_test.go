@@ -233,6 +233,7 @@ func TestRecordThatIsNotUnderstoodOpensNothing(t *testing.T) {
 	w, m := miniWorld(t)
 	n := w.node()
 	person := n.account("acme")
+	keystore.UseText(n.Store) // compact records have tests of their own
 	k, token := n.key(person, func(k *keystore.NewKey) {
 		k.Subaccounts, k.Addresses, k.Expiry = []policy.SubaccountID{subA}, policy.OnlyAddresses(office), w.clock.In(time.Hour)
 	})

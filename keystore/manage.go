@@ -97,9 +97,9 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 	if err != nil {
 		return Token{}, nil, err
 	}
-	index := indexEntry{created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash}
+	index := indexEntry{id: string(key.ID), created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash}
 	return token, []step{
-		{Kind: stepHSet, Key: s.names.accountKeys(key.Account), Field: string(key.ID), Value: index.value()},
+		s.indexStep(key.Account, index),
 		set,
 		s.publishKey(stored.tokenHash),
 	}, nil
@@ -108,7 +108,7 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 // setKey is the step that stores the record. An expired one is dropped after
 // its retention, one that was replaced when its grace ends.
 func (s *Store) setKey(k storedKey) (step, error) {
-	raw, err := encodeKey(k)
+	raw, err := s.encodeRecord(k)
 	if err != nil {
 		return step{}, err
 	}
@@ -197,8 +197,10 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 	}
 	changes := changesOf(keyFields(&before), keyFields(&target.key))
 	if len(changes) == 0 {
-		// Nor is it an event: doing nothing, often, would push out what was done.
-		return target.key, before, nil
+		// It is not an event: doing nothing, often, would push out what was done. It
+		// is published: this may be the repetition of an update whose message was
+		// lost.
+		return target.key, before, s.commit(ctx, change{steps: []step{s.publishKey(target.tokenHash)}})
 	}
 	return target.key, before, s.commit(ctx, change{
 		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
@@ -249,12 +251,8 @@ func (s *Store) Revoke(ctx context.Context, by policy.Caller, id policy.KeyID) (
 
 // remove deletes the record first: what is in the index alone is dead already.
 func (s *Store) remove(k *storedKey) []step {
-	return []step{
-		{Kind: stepDel, Key: s.names.key(k.tokenHash)},
-		{Kind: stepHDel, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID)},
-		{Kind: stepHDel, Key: s.names.used(k.key.Account), Field: string(k.key.ID)},
-		s.publishKey(k.tokenHash),
-	}
+	steps := append([]step{{Kind: stepDel, Key: s.names.key(k.tokenHash)}}, s.unindexSteps(k.key.Account, string(k.key.ID))...)
+	return append(steps, s.publishKey(k.tokenHash))
 }
 
 // retry tries a change again while others come first.

@@ -93,9 +93,17 @@ func encodeKey(k storedKey) (string, error) {
 	return string(raw), nil
 }
 
-// decodeKey reads the record that is stored under the token hash. A record
-// that names another hash was delivered to the wrong reader and is refused.
+// decodeKey reads the record that is stored under the token hash, in either
+// form. A record that names another hash was delivered to the wrong reader and
+// is refused.
 func decodeKey(raw, tokenHash string) (*storedKey, error) {
+	if isCompact(raw) {
+		return decodeCompactKey(raw, tokenHash)
+	}
+	return decodeJSONKey(raw, tokenHash)
+}
+
+func decodeJSONKey(raw, tokenHash string) (*storedKey, error) {
 	var r keyRecord
 	if err := json.Unmarshal([]byte(raw), &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, fmt.Errorf("%w of a key: %w", errRecord, err)

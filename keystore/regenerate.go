@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -85,24 +84,11 @@ func (s *Store) retire(k *storedKey, at time.Time, grace time.Duration) ([]step,
 	if err != nil {
 		return nil, err
 	}
-	index := indexEntry{created: k.indexed, tokenHash: k.tokenHash, ends: k.key.Expiry.Unix()}
-	return []step{
-		set,
-		{Kind: stepHSet, Key: s.names.accountKeys(k.key.Account), Field: string(k.key.ID), Value: index.value()},
-		s.publishKey(k.tokenHash),
-	}, nil
+	index := indexEntry{id: string(k.key.ID), created: k.indexed, tokenHash: k.tokenHash, ends: k.key.Expiry.Unix()}
+	entered := s.indexStep(k.key.Account, index)
+	return append([]step{set, entered, s.publishKey(k.tokenHash)}, s.otherForm(entered, index.id)...), nil
 }
 
 // lapsed reports whether the grace of a replaced key is over: it is gone then,
 // whether or not the store has dropped its record yet.
 func lapsed(k *policy.Key, now time.Time) bool { return k.Replaced() && k.Expiry.Passed(now) }
-
-// value is what an index holds of a key: the hash of its token, when it was
-// created, and when it goes away, where it does.
-func (e indexEntry) value() string {
-	v := e.tokenHash + ":" + strconv.FormatInt(e.created, 10)
-	if e.ends != 0 {
-		v += ":" + strconv.FormatInt(e.ends, 10)
-	}
-	return v
-}

@@ -185,6 +185,15 @@ func (r *rollback) judge(name, raw string) error {
 	return fmt.Errorf("%w: %w: this record was changed since", ErrUnavailable, ErrOlder)
 }
 
+// knowsRemoved reports whether the record was removed for all that this node
+// knows: that it is not there is no loss.
+func (r *rollback) knowsRemoved(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.latest[name]
+	return m != nil && m.gone
+}
+
 // isLost reports whether the store no longer has what was committed there.
 func (r *rollback) isLost(slot int, position, era uint64) bool {
 	f, older := r.floors[slot]

@@ -332,3 +332,8 @@ func (r *relay) allowSubscriptions() {
 		r.held = nil
 	}
 }
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
+}

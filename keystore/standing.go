@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"gatehouse/policy"
 )
@@ -134,35 +133,43 @@ func reachesSomething(s policy.SubaccountSet) error {
 // readKey finds a key of the account by its id. It returns the guard that
 // holds it as it was read.
 func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy.KeyID) (*storedKey, guard, error) {
-	value, err := s.client.HGet(ctx, s.names.accountKeys(account), string(id)).Result()
-	if err := notNil(err); err != nil {
-		return nil, guard{}, errors.Join(ErrUnavailable, err)
+	indexed, found, err := s.indexedKey(ctx, account, id)
+	if err != nil {
+		return nil, guard{}, err
 	}
-	if value == "" {
+	if !found {
 		// Nothing is read into an empty answer of an emptied store.
 		if _, err := s.readRaw(ctx, s.names.account(account)); err != nil {
 			return nil, guard{}, err
 		}
 		return nil, guard{}, ErrNotFound
 	}
-	tokenHash, _, _ := strings.Cut(value, ":")
-	name := s.names.key(tokenHash)
+	name := s.names.key(indexed.tokenHash)
 	raw, err := s.readRaw(ctx, name)
 	if err != nil {
 		return nil, guard{}, err
 	}
-	key, err := decodeIndexed(raw, tokenHash, account, id)
+	key, err := decodeIndexed(raw, indexed.tokenHash, account, id)
 	if err == nil {
-		var e indexEntry
-		if e, err = parseIndex(string(id), value); err != nil {
-			return nil, guard{}, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
-		}
-		key.indexed = e.created
+		key.indexed = indexed.created
 	}
 	if err == nil && lapsed(&key.key, s.o.Now()) {
 		return nil, guard{}, ErrNotFound
 	}
 	return key, guard{key: name, want: raw}, err
+}
+
+// indexedKey returns what the account's index has of a key, if it has it.
+func (s *Store) indexedKey(ctx context.Context, account policy.AccountID, id policy.KeyID) (indexEntry, bool, error) {
+	values, err := s.hashFields(ctx, s.names.accountKeys(account), fieldsOfID(string(id)))
+	if err != nil {
+		return indexEntry{}, false, err
+	}
+	e, found, err := entryOfFields(string(id), values)
+	if err != nil {
+		return indexEntry{}, false, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
+	}
+	return e, found, nil
 }
 
 // decodeIndexed decodes a record and checks that it is the one its index

@@ -20,10 +20,12 @@ func (s *Store) trust(name string, v value) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errEvicts)
 	}
 	if s.rollback.found() {
-		if !v.found {
+		if !v.found && !s.rollback.knowsRemoved(name) {
 			return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)
 		}
-		return s.rollback.judge(name, v.raw)
+		if v.found {
+			return s.rollback.judge(name, v.raw)
+		}
 	}
 	return nil
 }

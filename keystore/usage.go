@@ -286,11 +286,8 @@ func (s *Store) keepUsage(ctx context.Context, account policy.AccountID, ids []p
 // it has, and the guards that hold it to that. One that is gone has none, and
 // comes too late for every request.
 func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []policy.KeyID) (guards []guard, made int64, exist map[policy.KeyID]bool, err error) {
-	fields := make([]string, len(ids))
-	for i, id := range ids {
-		fields[i] = string(id)
-	}
-	index, err := s.client.HMGet(ctx, s.names.accountKeys(account), fields...).Result()
+	fields, of := fieldsOfIDs(texts(ids))
+	index, err := s.hashFields(ctx, s.names.accountKeys(account), fields)
 	if err != nil {
 		return nil, 0, nil, err
 	}
@@ -303,12 +300,12 @@ func (s *Store) existing(ctx context.Context, account policy.AccountID, ids []po
 	}
 	guards = []guard{{key: s.names.account(account), want: raw}}
 	exist = make(map[policy.KeyID]bool, len(ids))
-	for i, id := range ids {
-		if index[i] != nil {
-			exist[id] = true
-			guards = append(guards, guard{key: s.names.accountKeys(account), has: fields[i]})
+	eachOf(of, index, func(i int, mine []string) {
+		if at := slices.IndexFunc(mine, func(v string) bool { return v != "" }); at >= 0 {
+			exist[ids[i]] = true
+			guards = append(guards, guard{key: s.names.accountKeys(account), has: fieldsOfID(string(ids[i]))[at]})
 		}
-	}
+	})
 	return guards, stored.account.CreatedAt.Unix(), exist, nil
 }
 
@@ -326,6 +323,26 @@ func (u *usage) take(account policy.AccountID, ids []policy.KeyID) []noted {
 	return taken
 }
 
+func texts(ids []policy.KeyID) []string {
+	all := make([]string, len(ids))
+	for i, id := range ids {
+		all[i] = string(id)
+	}
+	return all
+}
+
+// lastUsed is the last of the times that the fields of a key hold, in Unix
+// seconds; 0 for none.
+func lastUsed(values []string) int64 {
+	var last int64
+	for _, text := range values {
+		if at, err := strconv.ParseInt(text, 10, 64); err == nil {
+			last = max(last, at)
+		}
+	}
+	return last
+}
+
 // addLastUsed adds to keys of the account when they were last used.
 func (s *Store) addLastUsed(ctx context.Context, account policy.AccountID, keys []policy.Key) error {
 	if len(keys) == 0 {
@@ -335,15 +352,15 @@ func (s *Store) addLastUsed(ctx context.Context, account policy.AccountID, keys 
 	for i, k := range keys {
 		ids[i] = string(k.ID)
 	}
-	values, err := s.client.HMGet(ctx, s.names.used(account), ids...).Result()
+	fields, of := fieldsOfIDs(ids)
+	values, err := s.hashFields(ctx, s.names.used(account), fields)
 	if err != nil {
-		return errors.Join(ErrUnavailable, err)
+		return err
 	}
-	for i := range keys {
-		text, _ := values[i].(string)
-		if at, err := strconv.ParseInt(text, 10, 64); err == nil {
+	eachOf(of, values, func(i int, mine []string) {
+		if at := lastUsed(mine); at != 0 {
 			keys[i].LastUsedAt = time.Unix(at, 0).UTC()
 		}
-	}
+	})
 	return nil
 }

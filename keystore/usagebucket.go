@@ -159,7 +159,7 @@ func (s *Store) usageSteps(account policy.AccountID, taken []noted) []step {
 	}
 	for _, n := range taken {
 		if n.last != 0 && !n.gone {
-			steps = append(steps, step{Kind: stepHSet, Key: s.names.used(account), Field: string(n.id), Value: strconv.FormatInt(n.last, 10)})
+			steps = append(steps, step{Kind: stepHSet, Key: s.names.used(account), Field: s.usedField(string(n.id)), Value: strconv.FormatInt(n.last, 10)})
 		}
 		for _, c := range n.counts {
 			if !n.gone {

@@ -131,6 +131,10 @@ func OnlyAddresses(prefixes ...netip.Prefix) AddressSet {
 // Any reports whether the set is every address.
 func (s AddressSet) Any() bool { return s.any }
 
+// Prefixes returns the prefixes of a limited set, in the order they were given;
+// nil for AnyAddress. The caller must not change it.
+func (s AddressSet) Prefixes() []netip.Prefix { return s.prefixes }
+
 // Contains reports whether the client address is in the set. An IPv4-mapped
 // IPv6 address counts as the IPv4 address in it, and a zone is ignored.
 func (s AddressSet) Contains(client netip.Addr) bool {
