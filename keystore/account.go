@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/go-redis/v9"
 
 	"gatehouse/policy"
 )
@@ -121,40 +120,6 @@ func (s *Store) Rules(ctx context.Context, id policy.AccountID) (*policy.Account
 	return &stored.rules, nil
 }
 
-// ListAccounts returns up to limit accounts, the newest first, from the cursor
-// on that an earlier call returned ("" for the first), and the cursor of the
-// next page, "" when there is none; or ErrBadCursor.
-func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]Account, string, error) {
-	after, err := parseCursor(cursor)
-	if err != nil {
-		return nil, "", err
-	}
-	members, err := s.client.ZRangeArgsWithScores(ctx, redis.ZRangeArgs{Key: s.names.accounts(), Start: 0, Stop: -1}).Result()
-	if err != nil {
-		return nil, "", fmt.Errorf("list accounts: %w", errors.Join(ErrUnavailable, err))
-	}
-	if err := s.Ready(ctx); err != nil {
-		return nil, "", fmt.Errorf("list accounts: %w", err) // of an emptied or replaced store
-	}
-	entries := make([]indexEntry, 0, len(members))
-	for _, m := range members {
-		entries = append(entries, indexEntry{id: fmt.Sprint(m.Member), created: int64(m.Score)})
-	}
-	page, rest := pageOf(entries, after, limit)
-	accounts := make([]Account, 0, len(page))
-	for _, e := range page {
-		stored, _, err := s.readAccount(ctx, policy.AccountID(e.id))
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted, or never written to the end
-		}
-		if err != nil {
-			return nil, "", fmt.Errorf("list accounts: %w", err)
-		}
-		accounts = append(accounts, stored.account)
-	}
-	return accounts, nextCursor(page, rest), nil
-}
-
 // DeleteAccount deletes the account, all its keys and all its users, or returns
 // ErrNotFound. Its keys and sessions are dead from the first step on; an interrupted deletion is
 // completed by another.
@@ -207,40 +172,42 @@ func (s *Store) deleteAccount(ctx context.Context, by policy.Caller, id policy.A
 }
 
 // deleteKeys deletes the keys of an account that is no more, and all that was
-// counted, and returns how many keys there were; or errMoved when there is an account of that id again.
+// counted, and returns how many keys there were; or errMoved when there is an
+// account of that id again. It reads and removes a portion at a time.
 func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
-	index := s.names.accountKeys(id)
-	keys, err := s.client.HGetAll(ctx, index).Result()
-	if err != nil {
-		return 0, errors.Join(ErrUnavailable, err)
-	}
-	portion := change{guards: []guard{{key: s.names.account(id)}}}
-	gone := []policy.KeyID{everyKey}
-	for field := range keys {
-		gone = append(gone, policy.KeyID(idOfField(field)))
-	}
-	if err := s.forgetUsage(ctx, id, portion.guards, gone...); err != nil {
+	noAccount := []guard{{key: s.names.account(id)}}
+	if err := s.forgetUsage(ctx, id, noAccount, everyKey); err != nil {
 		return 0, err
 	}
-	left := len(keys)
-	for field, value := range keys {
-		tokenHash, _, _ := strings.Cut(value, ":") // of one that cannot be read, too
-		if e, err := parseIndex(field, value); err == nil {
-			tokenHash = e.tokenHash
+	for deleted := 0; ; {
+		entries, err := s.someOfIndex(ctx, id, deletePortion)
+		if err != nil || len(entries) == 0 {
+			return deleted, err
 		}
-		portion.steps = append(portion.steps,
-			step{Kind: stepDel, Key: s.names.key(tokenHash)},
-			step{Kind: stepHDel, Key: index, Field: field},
-			s.publishKey(tokenHash))
-		if left--; left > 0 && len(portion.steps) < 3*deletePortion {
-			continue
+		for portion := range slices.Chunk(entries, deletePortion) {
+			if err := s.deletePortionOf(ctx, id, noAccount, portion); err != nil {
+				return 0, err
+			}
 		}
-		if err := s.commit(ctx, portion); err != nil {
-			return 0, err
-		}
-		portion.steps = nil
+		deleted += len(entries)
 	}
-	return len(keys), nil
+}
+
+func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []indexEntry) error {
+	ids := make([]policy.KeyID, len(portion))
+	c := change{guards: guards}
+	for i, e := range portion {
+		ids[i] = policy.KeyID(e.id)
+		c.steps = append(c.steps, step{Kind: stepDel, Key: s.names.key(e.tokenHash)})
+		for _, field := range fieldsOfID(e.id) {
+			c.steps = append(c.steps, step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: field})
+		}
+		c.steps = append(c.steps, s.publishKey(e.tokenHash))
+	}
+	if err := s.forgetUsage(ctx, id, guards, ids...); err != nil {
+		return err
+	}
+	return s.commit(ctx, c)
 }
 
 // readAccount returns the account as it is now and the bytes it is stored as,

@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+
+	"gatehouse/policy"
 )
 
 // attachTimeout bounds the reading or writing of all markers.
@@ -35,16 +37,14 @@ func (s *Store) bind(ctx context.Context) error {
 
 // attach returns the identity of the store, and makes one where it may.
 func (s *Store) attach(ctx context.Context) (string, error) {
+	if s.embedded != nil {
+		return s.attachEmbedded(ctx)
+	}
 	identity, err := s.client.Get(ctx, s.names.store()).Result()
 	if err := notNil(err); err != nil {
 		return "", err
 	}
 	switch {
-	case s.embedded != nil && identity == "" && !s.o.ReadOnly:
-		fresh := uuid.NewString()
-		return fresh, s.committer.commit(ctx, change{steps: []step{{Kind: stepSet, Key: s.names.store(), Value: fresh}}})
-	case s.embedded != nil:
-		return identity, nil
 	case identity == "" && s.o.ReadOnly:
 		return "", nil // "" is the identity of no store
 	case identity == "" && s.o.Create:
@@ -64,6 +64,21 @@ func (s *Store) attach(ctx context.Context) (string, error) {
 		return identity, s.adopt(ctx, identity)
 	}
 	return identity, s.format.set(format)
+}
+
+// attachEmbedded returns the identity of the store in its file, which gets one
+// when it is begun.
+func (s *Store) attachEmbedded(ctx context.Context) (string, error) {
+	s.format.isCompact.Store(true) // no older gateway shares it
+	v, err := s.reader.get(ctx, s.names.store())
+	if err != nil || v.found || s.o.ReadOnly {
+		return v.raw, err
+	}
+	fresh := uuid.NewString()
+	err = s.committer.commit(ctx, change{
+		guards: []guard{{key: s.names.store()}}, steps: []step{{Kind: stepSet, Key: s.names.store(), Value: fresh}},
+	})
+	return fresh, err
 }
 
 // wasBound: in a store that was bound to nothing, nothing is to be vouched for.
@@ -186,7 +201,7 @@ func (s *Store) eachMarker(ctx context.Context, ask func(pipe redis.Pipeliner, n
 // is one, or a part of one.
 func Init(ctx context.Context, o Options) error {
 	o.Create = true
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
@@ -194,6 +209,9 @@ func Init(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
 	if s.embedded != nil {
+		if _, err := s.attachEmbedded(ctx); err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
 		return nil
 	}
 	if _, err := s.begin(ctx); err != nil {
@@ -205,7 +223,7 @@ func Init(ctx context.Context, o Options) error {
 // Accept accepts the store as it is, though it has lost changes that were
 // acknowledged: nodes go on with it, and management with them.
 func Accept(ctx context.Context, o Options) error {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}
@@ -244,7 +262,7 @@ func Accept(ctx context.Context, o Options) error {
 // Upgrade has records be written in the newest format from now on, which older
 // gateways do not read: none may work with the store any more.
 func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
@@ -262,6 +280,10 @@ func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
 		return err
 	}
 	if err := s.rewriteRecords(ctx, progress); err != nil {
+		return fmt.Errorf("upgrade store: %w", err)
+	}
+	err = s.eachAccount(ctx, func(account policy.AccountID) error { return s.settleIndex(ctx, account) })
+	if err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
 	return nil
@@ -283,7 +305,7 @@ type StoreStatus struct {
 // Status says what the store is, and changes nothing.
 func Status(ctx context.Context, o Options) (StoreStatus, error) {
 	o.ReadOnly = true
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return StoreStatus{}, fmt.Errorf("status of store: %w", err)
 	}

@@ -244,8 +244,8 @@ func TestTrailOutlivesItsAccount(t *testing.T) {
 }
 
 // Of an embedded store's trail the same is there, in the same order and under
-// the same cursors, when its journal was read back, whole or rewritten.
-func TestTrailIsInTheJournal(t *testing.T) {
+// the same cursors, when it was opened again.
+func TestTrailIsInTheFile(t *testing.T) {
 	w := newWorld(t, "embedded")
 	n := w.open()
 	person := n.account("acme")

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
@@ -128,7 +127,7 @@ const auditStreams = 2
 
 // trail reads the streams of an account as one, the newest entry first.
 type trail struct {
-	client  redis.UniversalClient
+	data    data
 	log     *zap.Logger
 	streams [auditStreams]stream
 }
@@ -146,7 +145,7 @@ type stream struct {
 
 // trail begins behind the position, or at the newest entry.
 func (s *Store) trail(account policy.AccountID, after *position) *trail {
-	t := &trail{client: s.client, log: s.o.Log}
+	t := &trail{data: s.data, log: s.o.Log}
 	for i, name := range [auditStreams]string{s.names.audit(account), s.names.refused(account)} {
 		from := "+"
 		if after != nil {
@@ -193,25 +192,24 @@ func (t *trail) fill(ctx context.Context, i int) error {
 
 func (t *trail) readPortion(ctx context.Context, i int) error {
 	st := &t.streams[i]
-	messages, err := t.client.XRevRangeN(ctx, st.name, st.from, "-", auditPortion).Result()
-	if err := notNil(err); err != nil {
+	found, err := t.data.entries(ctx, st.name, st.from, auditPortion)
+	if err != nil {
 		return errors.Join(ErrUnavailable, err)
 	}
 	st.from = ""
-	for _, m := range messages {
-		raw, _ := m.Values["event"].(string)
-		id, ok := parseEntryID(m.ID)
-		stored, err := decodeEvent(raw)
+	for _, m := range found {
+		id, ok := parseEntryID(m.id)
+		stored, err := decodeEvent(m.event)
 		if !ok || err != nil {
 			// One event that another version has written must not hide all others.
 			t.log.Warn("an event of the audit trail is not understood, and is not shown",
-				zap.String("stream", st.name), zap.String("entry", m.ID), zap.Error(err))
+				zap.String("stream", st.name), zap.String("entry", m.id), zap.Error(err))
 			continue
 		}
 		st.ready = append(st.ready, entry{position: position{id: id, stream: i}, stored: stored})
 	}
-	if len(messages) == auditPortion {
-		st.from = "(" + messages[len(messages)-1].ID
+	if len(found) == auditPortion {
+		st.from = "(" + found[len(found)-1].id
 	}
 	return nil
 }

@@ -1,235 +1,236 @@
 package keystore
 
 import (
-	"cmp"
 	"context"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 )
 
-// reader reads single values, and lets reads that wait at the same time share
-// a round trip. The first to come reads at once and leads; those that come
-// while it waits for its answer form the next batch, and one of them leads
-// that. Nobody waits for a timer, and a lone read waits for nobody.
+const (
+	// manyAtOnce bounds the reads of many keys that are under way at the same
+	// time, and manyPortion the keys that each asks for in one round trip: what
+	// customers list must leave connections for lookups.
+	manyAtOnce  = 4
+	manyPortion = 200
+)
+
+// reader reads single values. Reads that wait for the same server share a round
+// trip; see coalescer. Behind every value it reads the marker of its slot, so
+// that "no such value" can be told from "the server has lost its data".
 //
-// Every batch also reads the marker of the store, so that "no such value" can
-// be told from "the store has lost everything".
+// On one Redis a round trip is one MGET. On a Cluster it is a pipeline to one
+// master, with an MGET of each key and its marker.
 type reader struct {
 	client  redis.UniversalClient
-	cluster bool
 	markers *markers
 	timeout time.Duration
-	// queue is nil when nobody reads, busy when somebody does and nobody
-	// waits, and otherwise the waiting reads, the last to come first.
-	queue atomic.Pointer[read]
-	busy  *read
+	lanes   *lanes[read]
+	// marker is the only marker where there is one for all keys.
+	marker any
+	places chan struct{} // a place for each read of many keys
 }
 
-func newReader(client redis.UniversalClient, m *markers, timeout time.Duration) *reader {
-	_, cluster := client.(*redis.ClusterClient)
-	return &reader{client: client, cluster: cluster, markers: m, timeout: timeout, busy: &read{}}
+// read asks for a key and its marker, and is answered in value.
+type read struct {
+	key, marker string
+	value       value
 }
 
 // value is what a read found: the value of the key, if there is one, and that
-// of the marker at the same moment ("" where there is none).
+// of the marker of its slot at the same moment or later ("" where there is
+// none). Known is the highest position of the slot that this node knew of
+// before the read was sent.
 type value struct {
 	raw    string
 	found  bool
 	marker string
-	// slot is that of the marker, and known the highest position in it that this
-	// node knew of before it asked.
-	slot  int
-	known uint64
+	slot   int
+	known  uint64
 }
 
-type read struct {
-	key  string
-	next *read
-	// done gets one message: the outcome, or the batch that this read is to
-	// lead, its own key included.
-	done chan outcome
+// newReader returns a reader that has the client for itself. A read ends within
+// the timeout.
+func newReader(client redis.UniversalClient, m *markers, timeout time.Duration, log *zap.Logger) *reader {
+	r := &reader{client: client, markers: m, timeout: timeout, marker: m.name(0), places: make(chan struct{}, manyAtOnce)}
+	o := laneOptions[read]{client: client, timeout: timeout, log: log, retries: true, whole: r.askOne, node: r.askMaster}
+	if _, cluster := client.(*redis.ClusterClient); cluster {
+		o.whole = r.askCluster
+	}
+	r.lanes = newLanes(o, m)
+	return r
 }
 
-type outcome struct {
-	value value
-	err   error
-	lead  *read
-}
-
-// get returns what is stored under key. It answers within the timeout; an
-// error says nothing about the key. The read itself does not end with ctx,
-// because others may share it; only its waiting does not outlast the timeout.
+// get returns what is stored under key. It answers within the timeout, or when
+// ctx ends; an error says nothing about the key, and why to OutageReason. A
+// read that is under way does not end with ctx, because others may share it.
 func (r *reader) get(ctx context.Context, key string) (value, error) {
 	if err := ctx.Err(); err != nil {
 		return value{}, err
 	}
-	if r.queue.CompareAndSwap(nil, r.busy) {
-		var own [1]outcome
-		r.read(ctx, []string{key}, own[:])
-		r.handOver(own[0].err)
-		return own[0].value, own[0].err
+	answer, err := r.lanes.do(ctx, key, r.read(key), now())
+	if err != nil {
+		return value{}, err
 	}
-	self := &read{key: key, done: make(chan outcome, 1)}
-	if r.enqueue(self) {
-		// Whoever was reading has finished in between.
-		return r.lead(ctx, self)
-	}
-	answer := <-self.done
-	if answer.lead != nil {
-		return r.lead(ctx, answer.lead)
-	}
-	return answer.value, answer.err
+	return answer.value, nil
 }
 
-// enqueue puts self into the queue; it returns true when nobody was reading
-// any more, so that self must lead.
-func (r *reader) enqueue(self *read) (leads bool) {
-	for {
-		last := r.queue.Load()
-		self.next = nil
-		if last == nil {
-			if r.queue.CompareAndSwap(nil, r.busy) {
-				return true
-			}
-			continue
-		}
-		if last != r.busy {
-			self.next = last
-		}
-		if r.queue.CompareAndSwap(last, self) {
-			return false
-		}
-	}
+func (r *reader) read(key string) read {
+	marker, slot := r.markers.of(key)
+	return read{key: key, marker: marker, value: value{slot: slot, known: r.markers.known(slot)}}
 }
 
-// lead reads the batch, of which the first read is the caller's own.
-func (r *reader) lead(ctx context.Context, batch *read) (value, error) {
-	var keys []string
-	for w := batch; w != nil; w = w.next {
-		keys = append(keys, w.key)
-	}
-	outcomes := make([]outcome, len(keys))
-	r.read(ctx, keys, outcomes)
-	// Nobody else touches the batch until it is answered, and a read that was
-	// answered may be gone: its successor is taken first.
-	own, rest := outcomes[0], batch.next
-	for i := 1; rest != nil; i++ {
-		next := rest.next
-		rest.done <- outcomes[i]
-		rest = next
-	}
-	r.handOver(own.err)
-	return own.value, own.err
-}
-
-// handOver ends a turn: what has queued up meanwhile becomes the next batch,
-// led by one of its own. When the store did not answer, those who have waited
-// for that are refused with it, so that nobody waits for longer than one
-// timeout.
-func (r *reader) handOver(failure error) {
-	for {
-		waiting := r.queue.Load()
-		if waiting == r.busy {
-			if r.queue.CompareAndSwap(r.busy, nil) {
-				return
-			}
-			continue
-		}
-		waiting = r.queue.Swap(r.busy)
-		if failure == nil {
-			waiting.done <- outcome{lead: waiting}
-			return
-		}
-		for waiting != nil {
-			next := waiting.next
-			waiting.done <- outcome{err: failure}
-			waiting = next
-		}
-	}
-}
-
-// many returns what is stored under each of the keys, in their order.
+// many returns what is stored under each of the keys, in their order. It shares
+// no round trips, takes at most one timeout for each 200 keys and master, and
+// fails at once while a server that it needs is down.
 func (r *reader) many(ctx context.Context, keys []string) ([]value, error) {
-	const portion = 200
 	values := make([]value, 0, len(keys))
-	outcomes := make([]outcome, min(portion, len(keys)))
-	for part := range slices.Chunk(keys, portion) {
-		r.read(ctx, part, outcomes[:len(part)])
-		for _, o := range outcomes[:len(part)] {
-			if o.err != nil {
-				return nil, o.err
-			}
-			values = append(values, o.value)
+	for part := range slices.Chunk(keys, manyPortion) {
+		calls := make([]*call[read], len(part))
+		for i, key := range part {
+			calls[i] = &call[read]{arg: r.read(key)}
+		}
+		if err := r.readPortion(ctx, calls); err != nil {
+			return nil, err
+		}
+		for _, c := range calls {
+			values = append(values, c.arg.value)
 		}
 	}
 	return values, nil
 }
 
-// read asks the store for the keys, once more if the first try failed before
-// the timeout, as on a connection that died while it was idle.
-func (r *reader) read(ctx context.Context, keys []string, outcomes []outcome) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.timeout)
-	defer cancel()
-	ask := r.readOneNode
-	if r.cluster {
-		ask = r.readCluster
+func (r *reader) readPortion(ctx context.Context, calls []*call[read]) error {
+	select {
+	case r.places <- struct{}{}:
+		defer func() { <-r.places }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	err := ask(ctx, keys, outcomes)
-	if err != nil && ctx.Err() == nil {
-		err = ask(ctx, keys, outcomes)
+	byLane := map[*coalescer[read]][]*call[read]{}
+	for _, c := range calls {
+		lane := r.lanes.of(ctx, c.arg.key)
+		byLane[lane] = append(byLane[lane], c)
 	}
-	if err != nil {
-		for i := range outcomes {
-			outcomes[i] = outcome{err: err}
+	for lane, part := range byLane {
+		if err := r.readDirectly(ctx, lane, part); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-func (r *reader) readOneNode(ctx context.Context, keys []string, outcomes []outcome) error {
-	args := make([]any, 0, len(keys)+2)
-	args = append(args, "mget")
-	for _, k := range keys {
-		args = append(args, k)
+// readDirectly reads past the queue, which is for lookups.
+func (r *reader) readDirectly(ctx context.Context, lane *coalescer[read], calls []*call[read]) error {
+	if down := lane.health.down.Load(); down != nil {
+		return down.err
 	}
-	marker, slot := r.markers.of("")
-	args = append(args, marker)
-	known := r.markers.known(slot)
-	cmd := redis.NewSliceCmd(ctx, args...)
-	if err := r.client.Process(ctx, cmd); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	if err := lane.ask(ctx, calls); unanswered(err) && ctx.Err() == nil {
+		_ = lane.ask(ctx, calls) // each call has its own error
+	}
+	var redirected []*call[read]
+	for _, c := range calls {
+		if c.redirected {
+			c.redirected = false
+			redirected = append(redirected, c)
+		}
+	}
+	if len(redirected) > 0 {
+		_ = r.askCluster(ctx, redirected)
+	}
+	for _, c := range calls {
+		if c.err != nil {
+			return c.err
+		}
+	}
+	return nil
+}
+
+// askOne reads the batch from a server that has everything.
+func (r *reader) askOne(ctx context.Context, batch []*call[read]) error {
+	args := make([]any, 0, len(batch)+2)
+	args = append(args, "mget")
+	for _, c := range batch {
+		args = append(args, c.arg.key)
+	}
+	cmd := redis.NewSliceCmd(ctx, append(args, r.marker)...)
+	err := r.client.Process(ctx, cmd)
+	values := cmd.Val()
+	if err == nil && len(values) != len(batch)+1 {
+		err = errShortReply
+	}
+	if err != nil {
+		for _, c := range batch {
+			c.err = err
+		}
 		return err
 	}
-	values := cmd.Val()
-	if len(values) != len(keys)+1 {
-		return errShortReply
-	}
-	at, _ := values[len(keys)].(string)
-	for i := range keys {
-		raw, found := values[i].(string)
-		outcomes[i] = outcome{value: value{raw: raw, found: found, marker: at, slot: slot, known: known}}
+	marker, _ := values[len(batch)].(string)
+	for i, c := range batch {
+		c.err = nil
+		c.arg.value.raw, c.arg.value.found = values[i].(string)
+		c.arg.value.marker = marker
 	}
 	return nil
 }
 
-// readCluster sends one pipeline to each node that has some of the keys. A
-// node that does not answer fails only the keys that it holds.
-func (r *reader) readCluster(ctx context.Context, keys []string, outcomes []outcome) error {
-	pipe := r.client.Pipeline()
-	commands := make([]*redis.StringCmd, len(keys))
-	markers := make([]*redis.StringCmd, len(keys))
-	for i, k := range keys {
-		marker, slot := r.markers.of(k)
-		outcomes[i] = outcome{value: value{slot: slot, known: r.markers.known(slot)}}
-		commands[i], markers[i] = pipe.Get(ctx, k), pipe.Get(ctx, marker)
+// askMaster returns how a batch is read from one master of a Cluster. What it
+// redirects is marked.
+func (r *reader) askMaster(client *redis.Client) func(context.Context, []*call[read]) error {
+	return func(ctx context.Context, batch []*call[read]) error {
+		commands := make([]*redis.SliceCmd, len(batch))
+		for i, c := range batch {
+			commands[i] = redis.NewSliceCmd(ctx, "mget", c.arg.key, c.arg.marker)
+		}
+		send(ctx, client, commands)
+		for i, c := range batch {
+			settleRead(c, commands[i])
+		}
+		return common(batch)
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, command := range commands {
-		o := &outcomes[i]
-		o.err = cmp.Or(notNil(command.Err()), notNil(markers[i].Err()))
-		o.value.raw, o.value.marker = command.Val(), markers[i].Val()
-		o.value.found = o.err == nil && command.Err() == nil
+}
+
+// settleRead takes the answer of a master, of a key and its marker.
+func settleRead(c *call[read], cmd *redis.SliceCmd) {
+	c.err, c.redirected = cmd.Err(), false
+	values := cmd.Val()
+	switch {
+	case redirects(c.err):
+		c.err, c.redirected = nil, true
+	case c.err == nil && len(values) != 2:
+		c.err = errShortReply
+	case c.err == nil:
+		c.arg.value.raw, c.arg.value.found = values[0].(string)
+		c.arg.value.marker, _ = values[1].(string)
 	}
-	return nil
+}
+
+// askCluster reads the batch by way of the Cluster client, which follows
+// redirections. The markers are read when the keys have been: a marker may
+// vouch only for what was read before it.
+func (r *reader) askCluster(ctx context.Context, batch []*call[read]) error {
+	values := r.getEach(ctx, batch, func(c *call[read]) string { return c.arg.key })
+	vouchers := r.getEach(ctx, batch, func(c *call[read]) string { return c.arg.marker })
+	for i, c := range batch {
+		v := &c.arg.value
+		v.raw, v.marker = values[i].Val(), vouchers[i].Val()
+		v.found = values[i].Err() == nil
+		if c.err = notNil(values[i].Err()); c.err == nil {
+			c.err = notNil(vouchers[i].Err())
+		}
+	}
+	return common(batch)
+}
+
+func (r *reader) getEach(ctx context.Context, batch []*call[read], name func(*call[read]) string) []*redis.StringCmd {
+	commands := make([]*redis.StringCmd, len(batch))
+	for i, c := range batch {
+		commands[i] = redis.NewStringCmd(ctx, "get", name(c))
+	}
+	send(ctx, r.client, commands)
+	return commands
 }

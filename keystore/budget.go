@@ -33,7 +33,7 @@ var errSubject = errors.New("no name of a budget")
 
 // Spend takes one from the subject's budget, which all nodes of the store
 // share. The subject is at most 64 of [A-Za-z0-9-]. It returns ErrUnavailable
-// when the store could not say, within two of its timeouts; whether it was spent
+// when the store could not say, within its timeout; whether it was spent
 // is then not known. A budget that is full is not stored.
 func (s *Store) Spend(ctx context.Context, subject string, r Rate) (Spent, error) {
 	result, err := s.spend(ctx, subject, r, 1)
@@ -90,13 +90,17 @@ const ratePrefix = "rate:"
 
 func (c rateClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	const firstKey = 3
-	line := []any{"evalsha", sha, len(keys)}
-	for _, name := range ourNames(keys) {
+	line, keys := []any{"evalsha", sha, len(keys)}, ourNames(keys)
+	for _, name := range keys {
 		line = append(line, name)
 	}
 	cmd := redis.NewCmd(ctx, append(line, args...)...)
 	cmd.SetFirstKeyPos(firstKey)
-	c.combiner.process(ctx, cmd)
+	if err := c.combiner.process(ctx, keys[0], cmd); err != nil {
+		failed := redis.NewCmd(ctx) // the other one may still be written to
+		failed.SetErr(err)
+		return failed
+	}
 	return cmd
 }
 

@@ -145,7 +145,8 @@ func TestManySpendersShareRoundTrips(t *testing.T) {
 		var trips atomic.Int64
 		release := make(chan struct{})
 		n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-			if cmd.Name() == "evalsha" && trips.Add(1) == 1 {
+			if cmd.Name() == "evalsha" {
+				trips.Add(1)
 				<-release // until all others have queued up
 			}
 			return next()
@@ -163,7 +164,7 @@ func TestManySpendersShareRoundTrips(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "all others queue", func() bool { return keystore.SpendersWaiting(n.Store) == spenders-1 })
+		eventually(t, "all others queue", func() bool { return keystore.SpendersWaiting(n.Store)+int(trips.Load()) == spenders })
 		close(release)
 		done.Wait()
 		for i := range allowed {
@@ -171,7 +172,7 @@ func TestManySpendersShareRoundTrips(t *testing.T) {
 				t.Errorf("subject %d: %d were allowed, want %d", i, got, slowly.Burst)
 			}
 		}
-		if got := trips.Load(); got > 2+subjects { // on a Cluster one a node
+		if got := trips.Load(); got > 2*subjects { // on a Cluster two for each master
 			t.Errorf("it took %d round trips", got)
 		}
 	})
@@ -187,7 +188,7 @@ func TestBudgetsOfAHangingRedisAreUnavailableInTime(t *testing.T) {
 	if took := time.Since(begun); !errors.Is(err, keystore.ErrUnavailable) || got.Allowed || took > patience+slack {
 		t.Errorf("%+v, %v after %v, want ErrUnavailable after about %v", got, err, took, patience)
 	}
-	// However many wait at a time, nobody waits for more than two timeouts.
+	// However many wait at a time, nobody waits for more than one timeout.
 	took := make([]time.Duration, 100)
 	together(len(took), func(i int) {
 		begun := time.Now()
@@ -197,8 +198,8 @@ func TestBudgetsOfAHangingRedisAreUnavailableInTime(t *testing.T) {
 			t.Errorf("got %v, want ErrUnavailable", err)
 		}
 	})
-	if longest := slices.Max(took); longest > 2*patience+slack {
-		t.Errorf("the longest took %v, want at most about %v", longest, 2*patience)
+	if longest := slices.Max(took); longest > patience+slack {
+		t.Errorf("the longest took %v, want at most about %v", longest, patience)
 	}
 	server.signal(syscall.SIGCONT)
 	eventually(t, "the budgets are back", func() bool {

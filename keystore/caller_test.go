@@ -194,7 +194,7 @@ func fallsBefore(n, elsewhere *node, who func(*node, policy.Caller) policy.Calle
 	target, targetToken := n.key(person)
 	by := who(n, person)
 	had := len(n.list(person, 100))
-	fallen, scripts, skipped := false, 0, false
+	fallen, scripts := false, 0
 	tr := &trace{before: func(number int, command string) {
 		if isScript(command) {
 			scripts++
@@ -202,17 +202,12 @@ func fallsBefore(n, elsewhere *node, who func(*node, policy.Caller) policy.Calle
 		if number != moment {
 			return
 		}
-		// The embedded store reads and commits while it holds still.
-		if skipped = n.w.kind == "embedded" && command != "hget"; !skipped {
-			fallen = true
-			fall.happens(elsewhere, person, by)
-		}
+		fallen = true
+		fall.happens(elsewhere, person, by)
 	}}
 	err := op.do(context.WithValue(t.Context(), traceKey{}, tr), n, by, target.ID)
 	what := fmt.Sprintf("%s by one that is %s before command %d", op.name, fall.name, moment)
 	switch {
-	case skipped:
-		return true
 	case !fallen:
 		if err != nil {
 			t.Errorf("%s, undisturbed: %v", op.name, err)

@@ -2,96 +2,55 @@ package keystore
 
 import (
 	"context"
-	"errors"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 )
 
-// combiner lets commands that wait at the same time share a round trip, as
-// reader does for reads: the first to come is sent at once, those that come
-// while it is under way are sent together by one of them. Nobody waits for a
-// timer. No command is sent twice.
+// combiner lets commands that spend budgets share round trips; see coalescer.
+// No command is sent again unless a server has refused to execute it.
 type combiner struct {
-	client  redis.UniversalClient
 	timeout time.Duration
-
-	mu      sync.Mutex
-	busy    bool // somebody sends
-	waiting []*call
+	lanes   *lanes[*redis.Cmd]
 }
 
-// call is a command that waits. Its channel gets one message: nil when the
-// command has its answer, or the batch that this one is to send, its own
-// command included.
-type call struct {
-	cmd  *redis.Cmd
-	done chan []*call
+func newCombiner(client redis.UniversalClient, m *markers, timeout time.Duration) *combiner {
+	return &combiner{timeout: timeout, lanes: newLanes(laneOptions[*redis.Cmd]{
+		client: client, timeout: timeout, log: zap.NewNop(), // what lookups report is enough
+		whole: func(ctx context.Context, batch []*call[*redis.Cmd]) error {
+			sendAll(ctx, client, batch)
+			return common(batch)
+		},
+		node: func(master *redis.Client) func(context.Context, []*call[*redis.Cmd]) error {
+			return func(ctx context.Context, batch []*call[*redis.Cmd]) error {
+				sendAll(ctx, master, batch)
+				for _, c := range batch {
+					if c.redirected = redirects(c.err); c.redirected {
+						c.err = nil
+					}
+				}
+				return common(batch)
+			}
+		},
+	}, m)}
 }
 
-// process has the command answered, within two timeouts. It goes on when ctx
-// ends, because others may share the round trip.
-func (c *combiner) process(ctx context.Context, cmd *redis.Cmd) {
-	self := &call{cmd: cmd, done: make(chan []*call, 1)}
-	batch := []*call{self}
-	c.mu.Lock()
-	queues := c.busy
-	if queues {
-		c.waiting = append(c.waiting, self)
-	}
-	c.busy = true
-	c.mu.Unlock()
-	if queues {
-		if batch = <-self.done; batch == nil {
-			return
-		}
-	}
-	failure := c.send(ctx, batch)
-	for _, other := range batch {
-		if other != self {
-			other.done <- nil
-		}
-	}
-	c.handOver(failure)
-}
-
-// handOver lets those who have queued up meanwhile send. When the store did not
-// answer, they are refused with it, so that nobody waits for longer and longer.
-func (c *combiner) handOver(failure error) {
-	c.mu.Lock()
-	next := c.waiting
-	c.waiting = nil
-	c.busy = len(next) > 0 && failure == nil
-	c.mu.Unlock()
-	if len(next) > 0 && failure == nil {
-		next[0].done <- next
-		return
-	}
-	for _, w := range next {
-		w.cmd.SetErr(failure)
-		w.done <- nil
-	}
-}
-
-// send returns an error when the store did not answer; what it answered to
-// each command is in the command.
-func (c *combiner) send(ctx context.Context, batch []*call) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
-	defer cancel()
-	var err error
-	if len(batch) == 1 {
-		err = c.client.Process(ctx, batch[0].cmd)
-	} else {
-		pipe := c.client.Pipeline()
-		for _, w := range batch {
-			_ = pipe.Process(ctx, w.cmd) // queues it
-		}
-		_, err = pipe.Exec(ctx)
-	}
-	var reply redis.Error
-	if errors.As(err, &reply) {
-		return nil
-	}
+// process has the command answered, or returns an error within the timeout or
+// when ctx ends. Whether it was executed is then not known, and it may still be
+// written to.
+func (c *combiner) process(ctx context.Context, key string, cmd *redis.Cmd) error {
+	_, err := c.lanes.do(ctx, key, cmd, now())
 	return err
+}
+
+func sendAll(ctx context.Context, client sender, batch []*call[*redis.Cmd]) {
+	commands := make([]*redis.Cmd, len(batch))
+	for i, c := range batch {
+		commands[i] = c.arg
+	}
+	send(ctx, client, commands)
+	for i, c := range batch {
+		c.err = commands[i].Err()
+	}
 }

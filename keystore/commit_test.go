@@ -136,8 +136,7 @@ func TestStepsReplaceAndKeep(t *testing.T) {
 	})
 }
 
-// Random changes do the same on miniredis, which the embedded store is made
-// of, as on a redis-server.
+// Random changes do the same on miniredis, which tests use, as on a redis-server.
 func TestScriptDoesTheSameOnBothServers(t *testing.T) {
 	m := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), Protocol: 2})
 	r := redis.NewClient(&redis.Options{Addr: theRedis(t).addr, Protocol: 2})

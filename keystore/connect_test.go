@@ -30,7 +30,7 @@ func TestOpenNeedsExactlyOneStore(t *testing.T) {
 		t.Error("opened without a store")
 	}
 	w.options.Redis = &keystore.Redis{Addrs: []string{"127.0.0.1:1"}}
-	w.options.EmbeddedFile = filepath.Join(t.TempDir(), "gatehouse.db.jsonl")
+	w.options.EmbeddedFile = filepath.Join(t.TempDir(), "gatehouse.db")
 	if _, err := keystore.Open(t.Context(), w.options); err == nil {
 		t.Error("opened with two stores")
 	}

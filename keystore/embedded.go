@@ -1,114 +1,188 @@
 package keystore
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"slices"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
 )
 
-// embedded is a Redis in the process for trying Gatehouse out and for one
-// small node. It listens nowhere. Every change is in its journal, on the disk,
-// before it is acknowledged.
-type embedded struct {
-	server *miniredis.Miniredis
-	client *redis.Client
-	one    *scriptCommitter
+// lockPatience is for how long an embedded file may be in use by another process
+// before it is given up.
+const lockPatience = time.Second
 
-	mu      sync.Mutex // one change at a time: guards, journal, memory
-	journal *journal
-	broken  error // set when disk and memory may differ; ends all changes
-	last    entryID
+// embedded is a store in one file, for trying Gatehouse out and for one small
+// node. Every change is on the disk before it is acknowledged. It implements
+// data, getter and committer.
+type embedded struct {
+	db     *bbolt.DB
+	file   string
+	marker string // the name of the value that is read beside every other
+	time   func() time.Time
+	log    *zap.Logger
+	// heard is told of what is published, in order, by the goroutine that writes.
+	heard func(message string)
+	// update is db.Update but in tests.
+	update func(func(*bbolt.Tx) error) error
+
+	// latest is the latest moment that a change was made at, in Unix nanoseconds: a
+	// clock that is put back brings nothing back that has ended.
+	latest  atomic.Int64
+	queue   chan pending
+	closing chan struct{}
+	ending  sync.Once
+	running sync.WaitGroup
+	// failing is why the last write to the disk failed; nil when it succeeded.
+	failing atomic.Pointer[error]
+
+	writing sync.Mutex // one transaction at a time
+	broken  error      // ends all writing
 }
 
-// openEmbedded reads the journal back into memory. A journal that is not
-// complete is an error that names the line.
-func openEmbedded(ctx context.Context, file string, now func() time.Time) (*embedded, error) {
-	j, err := openJournal(file, now)
+// embeddedOptions says how an embedded store is opened.
+type embeddedOptions struct {
+	file   string
+	marker string
+	names  names
+	// create begins a store where there is none; readOnly changes nothing on the
+	// disk, whatever is asked for.
+	create, readOnly bool
+	now              func() time.Time
+	log              *zap.Logger
+	heard            func(message string)
+}
+
+// openEmbedded opens the store in the file, or begins it, or moves what a journal
+// of an earlier version holds into it. A file that is not complete is an error,
+// and so is one that another process has open, under whichever name; ErrNoStore
+// where there is none.
+func openEmbedded(o embeddedOptions) (*embedded, error) {
+	file, err := followed(o.file)
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{server: miniredis.NewMiniRedis(), journal: j}
-	e.tick()
-	e.server.ClockTTL(true)
-	e.client = redis.NewClient(&redis.Options{
-		Dialer:   func(context.Context, string, string) (net.Conn, error) { return e.server.Dial() },
-		Protocol: 2, DisableIdentity: true, MaxRetries: -1, ContextTimeoutEnabled: true,
-		MaintNotificationsConfig: noNotifications(),
-		// Lookups have their own timeout. A change that is in the journal
-		// must be applied, however long this process was held up.
-		ReadTimeout: -1, WriteTimeout: -1,
-	})
-	e.one = newScriptCommitter(e.client, newMarkers("", false), func() string { return "" })
-	for steps := range j.state(now().Unix()) {
-		for _, s := range steps {
-			if id, ok := parseEntryID(s.Field); ok && s.Kind == stepXAdd && id.compare(e.last) > 0 {
-				e.last = id
-			}
-		}
-		if err := e.one.commit(ctx, change{steps: steps}); err != nil {
-			return nil, errors.Join(fmt.Errorf("load %s: %w", file, err), e.close())
-		}
+	o.file = file
+	kind, err := kindOf(file)
+	if err != nil {
+		return nil, err
 	}
+	switch kind {
+	case noFile:
+		if !o.create || o.readOnly {
+			return nil, fmt.Errorf("%w: %s does not exist", ErrNoStore, file)
+		}
+		return createEmbedded(o)
+	case journalFile:
+		return moveJournal(o)
+	case storeFile:
+	}
+	e, err := openFile(o, file)
+	if err != nil {
+		return nil, err
+	}
+	return e.started()
+}
+
+// followed is the file that the name stands for, behind links, of which the last
+// may not lead nowhere.
+func followed(file string) (string, error) {
+	to, err := filepath.EvalSymlinks(file)
+	if err == nil {
+		return to, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("open store: %w", err)
+	}
+	if _, err := os.Lstat(file); err == nil {
+		return "", fmt.Errorf("open store: %s is a link to a file that does not exist", file)
+	}
+	return file, nil
+}
+
+// openFile opens a file of bbolt, which it holds locked, and begins one that is
+// empty.
+func openFile(o embeddedOptions, file string) (*embedded, error) {
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: lockPatience, FreelistType: bbolt.FreelistMapType, ReadOnly: o.readOnly, NoStatistics: true})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open store: %s is in use by another process", file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %s: %w", file, err)
+	}
+	e := &embedded{
+		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard,
+		queue: make(chan pending), closing: make(chan struct{}),
+	}
+	e.update = db.Update
 	return e, nil
 }
 
-// commit checks the guards, makes the change durable, and then makes it
-// visible, in this order, while no other change can come between.
-func (e *embedded) commit(ctx context.Context, c change) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.broken != nil {
-		return e.broken
+// started checks the file, removes what has ended by now, and begins to write.
+func (e *embedded) started() (*embedded, error) {
+	if err := e.check(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %s: %w; restore the file, or an export, from a backup", e.file, err), e.db.Close())
 	}
-	if err := e.one.commit(ctx, change{guards: c.guards}); err != nil {
-		return err
+	e.clock()
+	if !e.db.IsReadOnly() {
+		e.sweep()
 	}
-	c.steps = e.numbered(c.steps)
-	if err := e.journal.append(c.steps); err != nil {
-		e.broken = fmt.Errorf("journal: %w", err)
-		return e.broken
-	}
-	e.tick()
-	// It is on the disk: a caller that goes away must not keep it from memory.
-	if err := e.one.commit(context.WithoutCancel(ctx), change{steps: c.steps}); err != nil {
-		e.broken = fmt.Errorf("journaled but not applied: %w", err)
-		return e.broken
-	}
-	return nil
+	e.running.Go(e.writeAll)
+	return e, nil
 }
 
-// numbered gives entries of streams their ids, so that they have the same ones
-// when the journal is read back.
-func (e *embedded) numbered(steps []step) []step {
-	steps = slices.Clone(steps)
-	for i, s := range steps {
-		if s.Kind == stepXAdd && s.Field == "" {
-			e.last = e.last.next(e.journal.now())
-			steps[i].Field = e.last.String()
+// clock is the time, which never goes back behind the latest change.
+func (e *embedded) clock() time.Time {
+	now := e.time()
+	for {
+		latest := e.latest.Load()
+		if latest >= now.UnixNano() {
+			return time.Unix(0, latest)
+		}
+		if e.latest.CompareAndSwap(latest, now.UnixNano()) {
+			return now
 		}
 	}
-	return steps
 }
 
-// tick moves the clock by which values go away, and only changes move it: the
-// server looks at every key it has whenever its clock has moved, which would
-// make each lookup slower with each key.
-func (e *embedded) tick() { e.server.SetTime(e.journal.now()) }
+// unix is the second by which reads go.
+func (e *embedded) unix() int64 {
+	return max(e.time().UnixNano(), e.latest.Load()) / int64(time.Second)
+}
 
-func (e *embedded) close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	err := errors.Join(e.client.Close(), e.journal.close())
-	e.server.Close()
-	if e.broken == nil {
-		e.broken = errors.New("the store is closed")
+func (e *embedded) stat() (size int64, err error) {
+	info, err := os.Stat(e.file)
+	if err != nil {
+		return 0, err
 	}
-	return err
+	return info.Size(), nil
+}
+
+// close ends the writing, and gives the file free. What was acknowledged is in it.
+func (e *embedded) close() error {
+	e.ending.Do(func() { close(e.closing) })
+	e.running.Wait()
+	return e.db.Close() // of one that is closed already, nothing
+}
+
+// openEmbedded opens the store in its file.
+func (s *Store) openEmbedded() error {
+	e, err := openEmbedded(embeddedOptions{
+		file: s.o.EmbeddedFile, marker: s.names.store(), names: s.names, create: s.o.Create, readOnly: s.o.ReadOnly,
+		now: s.o.Now, log: s.o.Log, heard: func(message string) {
+			s.invalidate(message)
+			s.propagated(message)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.embedded, s.data, s.reader, s.committer = e, e, e, e
+	return nil
 }

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/redis/go-redis/v9"
 
 	"gatehouse/policy"
 )
@@ -72,6 +72,9 @@ func (s *Store) Export(ctx context.Context, w io.Writer) (Exported, error) {
 	return x.done, nil
 }
 
+// exportPortion is how many records are read for an export at a time.
+const exportPortion = 1000
+
 type exporter struct {
 	s    *Store
 	out  io.Writer
@@ -93,15 +96,16 @@ func (x *exporter) export(ctx context.Context) error {
 	if err := x.write(exportLine{Header: &header}); err != nil {
 		return err
 	}
-	members, err := x.s.client.ZRangeArgsWithScores(ctx, redis.ZRangeArgs{Key: x.s.names.accounts(), Start: 0, Stop: -1}).Result()
-	if err != nil {
-		return errors.Join(ErrUnavailable, err)
-	}
-	for _, m := range members {
-		id := policy.AccountID(fmt.Sprint(m.Member))
-		if err := x.account(ctx, id, int64(m.Score)); err != nil {
-			return fmt.Errorf("account %s: %w", id, err)
+	err := x.s.eachAccounts(ctx, func(part []member) error {
+		for _, m := range part {
+			if err := x.account(ctx, policy.AccountID(m.name), m.score); err != nil {
+				return fmt.Errorf("account %s: %w", m.name, err)
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := x.s.Ready(ctx); err != nil {
 		return err // it was emptied or replaced meanwhile
@@ -132,28 +136,64 @@ func (x *exporter) keys(ctx context.Context, owner *storedAccount) error {
 	if err != nil {
 		return err
 	}
-	values, err := x.s.records(ctx, entries)
+	for part := range slices.Chunk(entries, exportPortion) {
+		values, err := x.s.records(ctx, part)
+		if err != nil {
+			return err
+		}
+		for i, e := range part {
+			if err := x.key(ctx, owner, e, values[i].raw); err != nil {
+				return fmt.Errorf("key %s: %w", e.id, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (x *exporter) key(ctx context.Context, owner *storedAccount, e indexEntry, raw string) error {
+	if raw == "" {
+		var err error
+		if raw, err = x.missing(ctx, owner.account.ID, e); raw == "" || err != nil {
+			return err
+		}
+	}
+	k, err := decodeIndexed(raw, e.tokenHash, owner.account.ID, policy.KeyID(e.id))
 	if err != nil {
 		return err
 	}
-	for i, e := range entries {
-		k, err := decodeIndexed(values[i].raw, e.tokenHash, owner.account.ID, policy.KeyID(e.id))
-		if errors.Is(err, ErrNotFound) || err == nil && (k.accountUID != owner.uid || lapsed(&k.key, x.s.o.Now())) {
-			continue // dropped, or of another account of this id
-		}
-		if err != nil {
-			return err
-		}
-		raw, err := exportedKey(k, values[i].raw)
-		if err != nil {
-			return err
-		}
-		if err := x.write(exportLine{Key: recordOf(e.created, raw)}); err != nil {
-			return err
-		}
-		x.done.Keys++
+	if k.accountUID != owner.uid || lapsed(&k.key, x.s.o.Now()) {
+		return nil // of another account of this id, or replaced
 	}
-	return nil
+	if raw, err = exportedKey(k, raw); err != nil {
+		return err
+	}
+	x.done.Keys++
+	return x.write(exportLine{Key: recordOf(e.created, raw)})
+}
+
+// missing looks once more at a key whose record was not found. It returns the
+// record, or "" for a key that was removed meanwhile or has ended. Anything else
+// is an error: an export must not silently lack what was lost.
+func (x *exporter) missing(ctx context.Context, account policy.AccountID, e indexEntry) (raw string, err error) {
+	if e.hasEnded(x.s.o.Now().Unix()) {
+		return "", nil
+	}
+	// A change writes the index before the record that it makes, and removes the
+	// record before the entry.
+	now, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id))
+	if errors.Is(err, ErrNotFound) || err == nil && now.hasEnded(x.s.o.Now().Unix()) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if raw, err = x.s.readRaw(ctx, x.s.names.key(now.tokenHash)); err != nil || raw != "" {
+		return raw, err
+	}
+	if _, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id)); errors.Is(err, ErrNotFound) {
+		return "", nil // it was being removed
+	}
+	return "", errUnknownEnd
 }
 
 func (x *exporter) users(ctx context.Context, owner *storedAccount) error {

@@ -5,19 +5,27 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 
 	"gatehouse/policy"
 )
 
 // What the tests need to see of the inside, and no more.
 
-// ClientOf is the client by which the store talks to Redis, for hooks.
-func ClientOf(s *Store) redis.UniversalClient { return s.client }
+// ClientOf is the client by which the store talks to Redis, for hooks and to look
+// into it. Of an embedded store it is that of a copy of what it holds now.
+func ClientOf(s *Store) redis.UniversalClient {
+	if s.embedded != nil {
+		return s.embedded.copied()
+	}
+	return s.client
+}
+
+// LookupsOf is the client of its lookups.
+func LookupsOf(s *Store) redis.UniversalClient { return s.lookups }
 
 // UseClusterCommitter makes the store commit as on a Cluster: step by step.
 func UseClusterCommitter(s *Store) {
@@ -25,10 +33,14 @@ func UseClusterCommitter(s *Store) {
 }
 
 // SpendersWaiting is how many wait for a round trip of others.
-func SpendersWaiting(s *Store) int {
-	s.combiner.mu.Lock()
-	defer s.combiner.mu.Unlock()
-	return len(s.combiner.waiting)
+func SpendersWaiting(s *Store) int { return s.combiner.lanes.waiting() }
+
+func (l *lanes[T]) waiting() int {
+	n := l.whole.waiting.Load()
+	for _, lane := range *l.nodes.Load() {
+		n += lane.waiting.Load()
+	}
+	return int(n)
 }
 
 // Mint makes a token from the given source of randomness.
@@ -80,14 +92,14 @@ func TwiceAccount(raw string, id policy.AccountID, c policy.Catalogue) (first, s
 // Reader is the reader of single values.
 type Reader struct{ r *reader }
 
-// NewReader makes a reader of its own on the client.
-func NewReader(client redis.UniversalClient, prefix string, timeout time.Duration) Reader {
-	_, cluster := client.(*redis.ClusterClient)
-	return Reader{newReader(client, newMarkers(prefix, cluster), timeout)}
+// NewReader makes a reader of its own on the client, of a store whose marker is
+// named "marker".
+func NewReader(client redis.UniversalClient, timeout time.Duration, log *zap.Logger) Reader {
+	return Reader{newReader(client, newMarkers("", isCluster(client)), timeout, log)}
 }
 
 // ReaderOf is the store's own reader.
-func ReaderOf(s *Store) Reader { return Reader{s.reader} }
+func ReaderOf(s *Store) Reader { return Reader{s.reader.(*reader)} }
 
 // Get returns the value of the key.
 func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, err error) {
@@ -95,10 +107,23 @@ func (r Reader) Get(ctx context.Context, key string) (raw string, found bool, er
 	return v.raw, v.found, err
 }
 
-// Marker returns the marker that comes with the value of the key.
-func (r Reader) Marker(ctx context.Context, key string) (string, error) {
+// Marker returns the marker that comes with the value of the key, its slot, and
+// the position that was known before.
+func (r Reader) Marker(ctx context.Context, key string) (marker string, slot int, known uint64, err error) {
 	v, err := r.r.get(ctx, key)
-	return v.marker, err
+	return v.marker, v.slot, v.known, err
+}
+
+// MarkerName is the name of the marker that stands for the key.
+func (r Reader) MarkerName(key string) string {
+	name, _ := r.r.markers.of(key)
+	return name
+}
+
+// Saw tells the reader of a position of the key's slot.
+func (r Reader) Saw(key string, position uint64) {
+	_, slot := r.r.markers.of(key)
+	r.r.markers.saw(slot, position)
 }
 
 // Many returns the values of the keys.
@@ -112,16 +137,26 @@ func (r Reader) Many(ctx context.Context, keys []string) ([]string, error) {
 }
 
 // Idle reports whether nobody reads and nobody waits.
-func (r Reader) Idle() bool { return r.r.queue.Load() == nil }
+func (r Reader) Idle() bool {
+	idle := r.r.lanes.whole.last.Load() == nil
+	for _, lane := range *r.r.lanes.nodes.Load() {
+		idle = idle && lane.last.Load() == nil && lane.follow.last.Load() == nil
+	}
+	return idle
+}
 
 // Waiting counts the reads that wait for the next batch.
-func (r Reader) Waiting() int {
-	n := 0
-	for w := r.r.queue.Load(); w != nil && w != r.r.busy; w = w.next {
-		n++
-	}
-	return n
-}
+func (r Reader) Waiting() int { return r.r.lanes.waiting() }
+
+// Lanes is how many queues there are, of the masters of a Cluster.
+func (r Reader) Lanes() int { return len(*r.r.lanes.nodes.Load()) }
+
+// What the tests of the reader go up to.
+const (
+	MaxWaiting = maxWaiting
+	MaxBatch   = maxBatch
+	ProbePause = probePause
+)
 
 // Guard is what must hold at a commit: the key holds Want or, where Below is
 // set, has fewer fields than that, or, where Has is set, has that field.
@@ -179,49 +214,51 @@ func Commit(ctx context.Context, client redis.UniversalClient, stepwise bool, gu
 	return c.commit(ctx, newChange(guards, steps))
 }
 
+// CommitTo commits to a store, whatever its kind, what stands behind its own
+// changes.
+func CommitTo(ctx context.Context, s *Store, guards []Guard, steps []Step) error {
+	return s.committer.commit(ctx, newChange(guards, steps))
+}
+
+// SettleIndex is what an upgrade of a store does to the keys of an account.
+func SettleIndex(ctx context.Context, s *Store, account policy.AccountID) error {
+	return s.settleIndex(ctx, account)
+}
+
+// Member is one of a sorted set.
+type Member struct {
+	Name  string
+	Score int64
+}
+
+// Members returns the next n members of a sorted set, as a listing does.
+func Members(ctx context.Context, s *Store, set string, after *Member, n int) ([]Member, error) {
+	var from *member
+	if after != nil {
+		from = &member{after.Name, after.Score}
+	}
+	found, err := s.data.members(ctx, set, from, n)
+	all := make([]Member, len(found))
+	for i, m := range found {
+		all[i] = Member{m.name, m.score}
+	}
+	return all, err
+}
+
 // SlotTag is what a Cluster is expected to hash of a key.
 func SlotTag(key string) string { return slotTag(key) }
 
 // ReadJournal reads what would be in the file of that name, and returns the
-// steps that restore it, in no order.
-func ReadJournal(file string, content []byte, now time.Time) ([]Step, error) {
+// steps that restore it, in no order, and what was left out at its end.
+func ReadJournal(file string, content []byte, now time.Time) (all []Step, cut []byte, err error) {
 	j := &journal{file: file, live: map[string]cell{}}
 	if err := j.read(bytes.NewReader(content)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []Step
 	for steps := range j.state(now.Unix()) {
 		all = append(all, steps...)
 	}
-	return all, nil
-}
-
-// CompactFrom sets the size from which the store's journal is rewritten.
-func CompactFrom(s *Store, size int64) {
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	s.embedded.journal.compactFrom = size
-}
-
-// HoldEmbedded calls f in the embedded server before each of its commands.
-func HoldEmbedded(s *Store, f func(command string)) {
-	s.embedded.server.Server().SetPreHook(func(_ *server.Peer, command string, _ ...string) bool {
-		f(command)
-		return false
-	})
-}
-
-// BreakJournal makes every write to the journal fail from now on.
-func BreakJournal(s *Store) error {
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	s.embedded.mu.Lock()
-	defer s.embedded.mu.Unlock()
-	err = s.embedded.journal.out.Close()
-	s.embedded.journal.out = full
-	return err
+	return all, j.cut, nil
 }
 
 // Limits that the tests go up to.

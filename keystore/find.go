@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/redis/go-redis/v9"
-
 	"gatehouse/policy"
 )
 
@@ -40,27 +38,32 @@ func (s *Store) find(ctx context.Context, account policy.AccountID, id policy.Ke
 	return entryOf(&memory[storedKey]{record: key}, owner, s.o.Now(), FromStore, err)
 }
 
+// errFound ends a search.
+var errFound = errors.New("found")
+
 // accountWith returns the account in whose index the key is.
 func (s *Store) accountWith(ctx context.Context, id policy.KeyID) (policy.AccountID, error) {
-	const portion = 500
-	accounts, err := s.client.ZRange(ctx, s.names.accounts(), 0, -1).Result()
-	if err != nil {
-		return "", errors.Join(ErrUnavailable, err)
-	}
-	for part := range slices.Chunk(accounts, portion) {
-		pipe := s.client.Pipeline()
-		found := make([]*redis.SliceCmd, len(part))
-		for i, account := range part {
-			found[i] = pipe.HMGet(ctx, s.names.accountKeys(policy.AccountID(account)), fieldsOfID(string(id))...)
+	var account policy.AccountID
+	err := s.eachAccounts(ctx, func(part []member) error {
+		indexes := make([]string, len(part))
+		for i, m := range part {
+			indexes[i] = s.names.accountKeys(policy.AccountID(m.name))
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return "", errors.Join(ErrUnavailable, err)
+		found, err := s.indexedIn(ctx, indexes, id)
+		if err != nil {
+			return errors.Join(ErrUnavailable, err)
 		}
-		for i, is := range found {
-			if slices.ContainsFunc(is.Val(), func(v any) bool { return v != nil }) {
-				return policy.AccountID(part[i]), nil
-			}
+		if i := slices.Index(found, true); i >= 0 {
+			account = policy.AccountID(part[i].name)
+			return errFound
 		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return account, nil
+	case err != nil:
+		return "", err
 	}
 	// Nothing is read into an empty answer of an emptied store.
 	return "", errors.Join(ErrNotFound, s.Ready(ctx))

@@ -124,7 +124,7 @@ func newWorld(t *testing.T, kind string) *world {
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
 	case "embedded":
-		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db.jsonl")
+		w.options.EmbeddedFile = filepath.Join(memoryDir(t), "gatehouse.db")
 	}
 	return w
 }
@@ -343,7 +343,74 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	}
 }
 
-func (n *node) hook(h hook) { keystore.ClientOf(n.Store).AddHook(h) }
+// hook hooks the store's clients. On a Cluster, what goes to a master past the
+// Cluster client counts too.
+func (n *node) hook(h hook) {
+	n.t.Helper()
+	if n.w.kind == "embedded" {
+		keystore.HookEmbedded(n.Store, func(ctx context.Context, command string, next func() error) error {
+			if command == "mget" { // the disk keeps to no timeout; what stands for it does
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, n.w.options.Timeout)
+				defer cancel()
+			}
+			return h(ctx, redis.NewCmd(ctx, command), next)
+		})
+		return
+	}
+	keystore.ClientOf(n.Store).AddHook(topHook{h})
+	keystore.LookupsOf(n.Store).AddHook(topHook{h})
+	for _, client := range []redis.UniversalClient{keystore.ClientOf(n.Store), keystore.LookupsOf(n.Store)} {
+		if cluster, ok := client.(*redis.ClusterClient); ok {
+			eachMaster(n.t, cluster, func(_ context.Context, c *redis.Client) error { c.AddHook(masterHook{h}); return nil })
+			cluster.OnNewNode(func(c *redis.Client) { c.AddHook(masterHook{h}) })
+		}
+	}
+}
+
+// hookedKey is in the context of what a topHook has seen.
+type hookedKey struct{}
+
+type topHook struct{ hook }
+
+func (h topHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return h.hook.ProcessHook(func(ctx context.Context, cmd redis.Cmder) error {
+		return next(context.WithValue(ctx, hookedKey{}, true), cmd)
+	})
+}
+
+func (h topHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return h.hook.ProcessPipelineHook(func(ctx context.Context, cmds []redis.Cmder) error {
+		return next(context.WithValue(ctx, hookedKey{}, true), cmds)
+	})
+}
+
+// masterHook is for what no topHook has seen, and that was not the client's own.
+type masterHook struct{ hook }
+
+func (masterHook) passes(ctx context.Context, name string) bool {
+	return ctx.Value(hookedKey{}) != nil || name == "hello" || name == "cluster" || name == "select"
+}
+
+func (h masterHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	hooked := h.hook.ProcessHook(next)
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if h.passes(ctx, cmd.Name()) {
+			return next(ctx, cmd)
+		}
+		return hooked(ctx, cmd)
+	}
+}
+
+func (h masterHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	hooked := h.hook.ProcessPipelineHook(next)
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if h.passes(ctx, cmds[0].Name()) {
+			return next(ctx, cmds)
+		}
+		return hooked(ctx, cmds)
+	}
+}
 
 // records returns the key records that are in the store, by their names.
 func (n *node) records() map[string]string {

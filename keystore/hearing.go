@@ -36,7 +36,7 @@ type hearing struct {
 	number  uint64
 	masters map[string]*beats
 	tally   uint64 // changes that this node published
-	senders map[string]*sender
+	senders map[string]*otherNode
 }
 
 // beats are those that were sent to one master.
@@ -47,8 +47,8 @@ type beats struct {
 	busy     bool                     // one is being sent
 }
 
-// sender is another node: it says in its beats how many changes it published.
-type sender struct {
+// otherNode is another node: it says in its beats how many changes it published.
+type otherNode struct {
 	base    uint64 // what it said first
 	said    uint64
 	arrived uint64 // since then
@@ -59,7 +59,7 @@ type sender struct {
 func newHearing() *hearing {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
-	return &hearing{node: hex.EncodeToString(id[:]), masters: map[string]*beats{}, senders: map[string]*sender{}}
+	return &hearing{node: hex.EncodeToString(id[:]), masters: map[string]*beats{}, senders: map[string]*otherNode{}}
 }
 
 // hears reports whether changes arrive at the moment.
@@ -185,7 +185,7 @@ func (h *hearing) announced(node string, tally uint64, now time.Duration) {
 		if len(h.senders) >= maxSenders {
 			return
 		}
-		s = &sender{base: tally}
+		s = &otherNode{base: tally}
 		h.senders[node] = s
 	}
 	s.at, s.said = now, max(s.said, tally)

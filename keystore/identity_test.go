@@ -165,7 +165,7 @@ func TestIdentityIsFreeWhenItsUserIsNoMore(t *testing.T) {
 	}
 }
 
-func TestIdentityIsReadBackFromTheJournal(t *testing.T) {
+func TestIdentityIsThereAfterARestart(t *testing.T) {
 	w := newWorld(t, "embedded")
 	n := w.open()
 	acme := n.account("acme")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"gatehouse/policy"
 )
 
 // account begins with another account. What it comes to, its keys and users do
@@ -192,7 +194,6 @@ func (i *importer) putUser(ctx context.Context, u storedUser, created int64, gua
 	return i.commit(ctx, change{guards: guards, steps: steps}, id, nil)
 }
 
-// gone reports whether a key would be dropped as soon as it is there.
-func gone(k *storedKey, now time.Time) bool {
-	return lapsed(&k.key, now) || !k.key.Expiry.Never() && k.key.Expiry.Unix()+int64(retention/time.Second) <= now.Unix()
-}
+// goneForGood reports whether a key has gone, whether or not the store has dropped
+// its record yet.
+func goneForGood(k *policy.Key, now time.Time) bool { return ended(endOf(k), now.Unix()) }

@@ -114,25 +114,19 @@ func (i *importer) standing(ctx context.Context, waiting []*exported) (*keysHere
 
 // indexed returns the hashes that the index has for those ids.
 func (i *importer) indexed(ctx context.Context, wanted []indexEntry) (map[policy.KeyID]string, error) {
-	ids := make([]string, len(wanted))
+	ids := make([]policy.KeyID, len(wanted))
 	for n, e := range wanted {
-		ids[n] = e.id
+		ids[n] = policy.KeyID(e.id)
 	}
-	fields, of := fieldsOfIDs(ids)
-	values, err := i.s.hashFields(ctx, i.s.names.accountKeys(i.owner.account.ID), fields)
+	entries, err := i.s.indexEntriesOf(ctx, i.owner.account.ID, ids)
 	if err != nil {
 		return nil, err
 	}
 	hashes := map[policy.KeyID]string{}
-	var damaged error
-	eachOf(of, values, func(n int, mine []string) {
-		entry, found, err := entryOfFields(ids[n], mine)
-		if damaged = errors.Join(damaged, err); found {
-			hashes[policy.KeyID(ids[n])] = entry.tokenHash
+	for n, entry := range entries {
+		if entry != nil {
+			hashes[ids[n]] = entry.tokenHash
 		}
-	})
-	if damaged != nil {
-		return nil, errors.Join(ErrUnavailable, damaged)
 	}
 	return hashes, nil
 }
@@ -145,7 +139,7 @@ func (i *importer) judge(k *storedKey, raw string, now *keysHere) (ImportOutcome
 		return ImportConflict, nil
 	case raw == "" && now.removed[k.key.ID] && !i.o.BringBack:
 		return ImportRemoved, nil
-	case raw == "" && gone(k, i.s.o.Now()):
+	case raw == "" && goneForGood(&k.key, i.s.o.Now()):
 		return ImportExpired, nil
 	case raw == "":
 		return ImportCreated, nil
@@ -165,7 +159,7 @@ func (i *importer) judge(k *storedKey, raw string, now *keysHere) (ImportOutcome
 		return ImportUnchanged, nil
 	case same == wanted:
 		return ImportCreated, nil // it was not written to the end
-	case i.o.Replace && !gone(k, i.s.o.Now()):
+	case i.o.Replace && !goneForGood(&k.key, i.s.o.Now()):
 		return ImportReplaced, nil
 	}
 	return ImportKept, nil
@@ -178,10 +172,7 @@ func (i *importer) keyChange(e *exported, raw string, indexed bool) (change, err
 	if err != nil {
 		return change{}, err
 	}
-	index := indexEntry{id: string(e.key.key.ID), created: e.created, tokenHash: e.key.tokenHash}
-	if e.key.key.Replaced() {
-		index.ends = e.key.key.Expiry.Unix()
-	}
+	index := indexEntry{id: string(e.key.key.ID), created: e.created, tokenHash: e.key.tokenHash, ends: endOf(&e.key.key)}
 	entered := i.s.indexStep(e.key.key.Account, index)
 	steps := []step{entered, set, i.s.publishKey(e.key.tokenHash)}
 	if indexed {

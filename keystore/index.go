@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -19,7 +18,10 @@ type indexEntry struct {
 	id        string
 	created   int64
 	tokenHash string
-	ends      int64 // Unix seconds; 0 for a key that was not replaced
+	// ends is when the key is gone for good, in Unix seconds: when the grace of one
+	// that was replaced ends, or the retention of one that expires. 0 for never, and
+	// where an earlier version has not written it.
+	ends int64
 }
 
 // An index of keys is a hash, and so is what is known of their use. In the
@@ -178,7 +180,7 @@ func parseIndexes(name string, index map[string]string) ([]indexEntry, error) {
 		case !twice:
 			place[e.id] = len(entries)
 			entries = append(entries, e)
-		case entries[at].ends == 0:
+		case isCompact(value): // the form that this version writes
 			entries[at] = e
 		}
 	}
@@ -204,13 +206,9 @@ func entryOfFields(id string, values []string) (indexEntry, bool, error) {
 // hashFields returns the values of the fields of a hash, in their order; "" for
 // one that is not there. No field that is written holds "".
 func (s *Store) hashFields(ctx context.Context, hash string, fields []string) ([]string, error) {
-	found, err := s.client.HMGet(ctx, hash, fields...).Result()
-	if err != nil || len(found) != len(fields) {
-		return nil, errors.Join(ErrUnavailable, cmp.Or(err, errShortReply))
-	}
-	values := make([]string, len(fields))
-	for i := range found {
-		values[i], _ = found[i].(string)
+	values, err := s.data.fields(ctx, hash, fields...)
+	if err != nil {
+		return nil, errors.Join(ErrUnavailable, err)
 	}
 	return values, nil
 }

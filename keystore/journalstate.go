@@ -59,20 +59,6 @@ func (j *journal) count(s step) {
 	c.fields[s.Field] = s
 }
 
-// drop forgets counters that have gone away by that second.
-func (j *journal) drop(unixSeconds int64) {
-	for key, c := range j.live {
-		for field, s := range c.fields {
-			if s.gone(unixSeconds) {
-				delete(c.fields, field)
-			}
-		}
-		if c.fields != nil && len(c.fields) == 0 {
-			delete(j.live, key)
-		}
-	}
-}
-
 // trimmed drops the entries of a stream that its last step does not keep.
 func trimmed(entries []step, last step) []step {
 	drop := max(0, len(entries)-last.Keep)

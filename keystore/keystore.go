@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-redis/redis_rate/v10"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"go.uber.org/zap"
 
 	"gatehouse/policy"
@@ -159,9 +158,11 @@ const manageTimeout = 2 * time.Second
 // Store keeps accounts and keys. It may be used concurrently.
 type Store struct {
 	o         Options
-	client    redis.UniversalClient
+	lookups   redis.UniversalClient // the reader's alone; nil for an embedded store
+	client    redis.UniversalClient // everybody else's; likewise
 	committer committer
-	reader    *reader
+	data      data
+	reader    getter
 	names     names
 	keys      *memories[[sha256.Size]byte, storedKey]
 	accounts  *memories[policy.AccountID, storedAccount]
@@ -195,7 +196,7 @@ type Store struct {
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -208,7 +209,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.background.Go(func() { s.health.run(background) })
-	s.background.Go(func() { s.watch(background) })
+	if s.embedded == nil {
+		s.background.Go(func() { s.watch(background) })
+	}
 	if s.embedded == nil && !o.ReadOnly {
 		s.background.Go(func() { s.beat(background) })
 		s.background.Go(func() { s.redo(background) })
@@ -219,7 +222,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 // newStore makes a store that does nothing in the background yet.
-func newStore(ctx context.Context, o Options) (*Store, error) {
+func newStore(o Options) (*Store, error) {
 	if (o.Redis == nil) == (o.EmbeddedFile == "") {
 		return nil, errors.New("exactly one of Redis and an embedded file must be given")
 	}
@@ -230,32 +233,28 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{o: o, names: names{o.Prefix}, rollback: newRollback(), hearing: newHearing(), elapsed: stopwatch()}
 	s.permitted.Store(&o.Catalogue)
 	s.usage.turns = newUsageTurns()
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, err
 	}
 	s.health = newHealth(s.client, s.o)
-	s.combiner = &combiner{client: s.client, timeout: s.o.Timeout}
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
-	s.reader = newReader(s.client, s.markers, o.Timeout)
+	if s.embedded == nil {
+		s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
+		s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	}
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	return s, nil
 }
 
 // connect makes the client and the committer.
-func (s *Store) connect(ctx context.Context) error {
+func (s *Store) connect() error {
 	if s.o.Redis == nil {
-		e, err := openEmbedded(ctx, s.o.EmbeddedFile, s.o.Now)
-		if err != nil {
-			return err
-		}
-		s.embedded, s.client, s.committer = e, e.client, e
-		s.markers = newMarkers(s.o.Prefix, false)
-		return nil
+		return s.openEmbedded()
 	}
-	s.client = redis.NewUniversalClient(s.o.Redis.options(s.o.Timeout))
-	_, cluster := s.client.(*redis.ClusterClient)
+	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)
+	cluster := isCluster(s.client)
 	s.markers = newMarkers(s.o.Prefix, cluster)
+	s.data, s.reader = redisData{s.client}, newReader(s.lookups, s.markers, s.o.Timeout, s.o.Log)
 	one := newScriptCommitter(s.client, s.markers, s.identityNow)
 	one.durability = s.o.Durability
 	one.landed = func(c change, slot int, position uint64) {
@@ -271,26 +270,6 @@ func (s *Store) connect(ctx context.Context) error {
 	return nil
 }
 
-// options: nothing is repeated by the client itself, because a change whose
-// answer was lost may have happened; lookups repeat themselves.
-func (r *Redis) options(lookupTimeout time.Duration) *redis.UniversalOptions {
-	return &redis.UniversalOptions{
-		Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: r.Password, DB: r.DB,
-		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		TLSConfig: r.TLS, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
-		DialTimeout: lookupTimeout, DialerRetries: 1,
-		ReadTimeout: max(manageTimeout, lookupTimeout), WriteTimeout: max(manageTimeout, lookupTimeout),
-		ContextTimeoutEnabled: true, PoolTimeout: lookupTimeout, MinIdleConns: 2, ConnMaxIdleTime: 5 * time.Minute,
-		MaintNotificationsConfig: noNotifications(),
-	}
-}
-
-// noNotifications switches off what this protocol version has not, and for
-// which the client would look the host's name up.
-func noNotifications() *maintnotifications.Config {
-	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-}
-
 // Close ends the store's background work and its connections.
 func (s *Store) Close() error {
 	s.stop()
@@ -304,7 +283,7 @@ func (s *Store) disconnect() error {
 	if s.embedded != nil {
 		return s.embedded.close()
 	}
-	return s.client.Close()
+	return errors.Join(s.lookups.Close(), s.client.Close())
 }
 
 // Ready returns nil when lookups can be answered, and otherwise an error that

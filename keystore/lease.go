@@ -84,7 +84,7 @@ func (s *Store) renewLease(ctx context.Context, name, holder string, every time.
 func (s *Store) setLease(ctx context.Context, name, from, to string) error {
 	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
 	defer cancel()
-	now, err := s.client.Time(ctx).Result()
+	now, err := s.data.now(ctx)
 	if err != nil {
 		return errors.Join(ErrUnavailable, err)
 	}

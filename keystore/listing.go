@@ -14,8 +14,8 @@ import (
 	"gatehouse/policy"
 )
 
-// orphanAge is the age from which an index entry without a record is taken for
-// what is left of a key that was dropped, and not for one that is being made.
+// orphanAge is the age from which an index entry without a record is not that of
+// a key that is being made.
 const orphanAge = time.Hour
 
 // List returns up to limit keys of the caller's account, the newest first, from
@@ -54,26 +54,6 @@ func (s *Store) List(ctx context.Context, by policy.Caller, cursor string, limit
 	return keys, nextCursor(page, rest), nil
 }
 
-// index returns the index of an account's keys, in no order.
-func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEntry, error) {
-	return s.indexAt(ctx, s.names.accountKeys(account))
-}
-
-func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) {
-	index, err := s.client.HGetAll(ctx, name).Result()
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	entries, err := parseIndexes(name, index)
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	if len(entries) == 0 {
-		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
-	}
-	return entries, nil
-}
-
 // records returns the record of each entry, where it has one. In an emptied
 // store it returns ErrUnavailable.
 func (s *Store) records(ctx context.Context, entries []indexEntry) ([]value, error) {
@@ -91,38 +71,6 @@ func (s *Store) records(ctx context.Context, entries []indexEntry) ([]value, err
 		}
 	}
 	return values, nil
-}
-
-// prune drops the index entries of keys that are gone for good, so that they
-// do not count against the account's limit. It reports whether there were any.
-func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, error) {
-	entries, err := s.index(ctx, account)
-	if err != nil {
-		return false, err
-	}
-	values, err := s.records(ctx, entries)
-	if err != nil {
-		return false, err
-	}
-	now := s.o.Now()
-	oldest := now.Add(-orphanAge).UnixMilli()
-	var drop change
-	var dropped []policy.KeyID
-	for i, e := range entries {
-		gone := !values[i].found && e.created < oldest
-		if gone || e.ends != 0 && e.ends <= now.Unix() {
-			dropped = append(dropped, policy.KeyID(e.id))
-			drop.steps = append(drop.steps, s.unindexSteps(account, e.id)...)
-		}
-	}
-	if len(drop.steps) == 0 {
-		return false, nil
-	}
-	if err := s.commit(ctx, drop); err != nil {
-		return false, err
-	}
-	s.usage.removed(account, dropped...)
-	return true, nil
 }
 
 // before orders a listing: the newest first, and by id in the same millisecond. It

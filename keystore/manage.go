@@ -97,7 +97,7 @@ func (s *Store) issue(key *policy.Key, accountUID string) (Token, []step, error)
 	if err != nil {
 		return Token{}, nil, err
 	}
-	index := indexEntry{id: string(key.ID), created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash}
+	index := indexEntry{id: string(key.ID), created: s.o.Now().UnixMilli(), tokenHash: stored.tokenHash, ends: endOf(key)}
 	return token, []step{
 		s.indexStep(key.Account, index),
 		set,
@@ -112,14 +112,18 @@ func (s *Store) setKey(k storedKey) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	set := step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw}
+	return step{Kind: stepSet, Key: s.names.key(k.tokenHash), Value: raw, Ends: endOf(&k.key)}, nil
+}
+
+// endOf is when a key is gone for good, in Unix seconds; 0 for never.
+func endOf(k *policy.Key) int64 {
 	switch {
-	case k.key.Replaced():
-		set.Ends = k.key.Expiry.Unix()
-	case !k.key.Expiry.Never():
-		set.Ends = k.key.Expiry.Unix() + int64(retention/time.Second)
+	case k.Replaced():
+		return k.Expiry.Unix()
+	case !k.Expiry.Never():
+		return k.Expiry.Unix() + int64(retention/time.Second)
 	}
-	return set, nil
+	return 0
 }
 
 // Get returns a key of the caller's account, or ErrNotFound.
@@ -202,8 +206,15 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 		// lost.
 		return target.key, before, s.commit(ctx, change{steps: []step{s.publishKey(target.tokenHash)}})
 	}
+	steps := []step{set}
+	if set.Ends != 0 || endOf(&before) != 0 {
+		// Behind the record, which says for certain whether the key is there still.
+		index := indexEntry{id: string(id), created: target.indexed, tokenHash: target.tokenHash, ends: set.Ends}
+		entered := s.indexStep(before.Account, index)
+		steps = append(append(steps, entered), s.otherForm(entered, index.id)...)
+	}
 	return target.key, before, s.commit(ctx, change{
-		guards: append(now.guards, held), steps: []step{set, s.publishKey(target.tokenHash)},
+		guards: append(now.guards, held), steps: append(steps, s.publishKey(target.tokenHash)),
 		event: s.eventOf(now.caller, KeyUpdate, before.Account, now.accountUID).about(id, changes),
 	})
 }

@@ -18,7 +18,7 @@ func (s *Store) Once(ctx context.Context, name string) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*s.o.Timeout)
 	defer cancel()
-	first, err := s.client.SetNX(ctx, s.names.once(name), "1", onceKept).Result()
+	first, err := s.data.setIfAbsent(ctx, s.names.once(name), "1", onceKept)
 	if err != nil {
 		return false, fmt.Errorf("%w: once: %w", ErrUnavailable, err)
 	}
@@ -33,7 +33,7 @@ func (s *Store) Forget(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*s.o.Timeout)
 	defer cancel()
-	if err := s.client.Del(ctx, s.names.once(name)).Err(); err != nil {
+	if err := s.data.remove(ctx, s.names.once(name)); err != nil {
 		return fmt.Errorf("%w: forget: %w", ErrUnavailable, err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (s *Store) retire(k *storedKey, at time.Time, grace time.Duration) ([]step,
 	if err != nil {
 		return nil, err
 	}
-	index := indexEntry{id: string(k.key.ID), created: k.indexed, tokenHash: k.tokenHash, ends: k.key.Expiry.Unix()}
+	index := indexEntry{id: string(k.key.ID), created: k.indexed, tokenHash: k.tokenHash, ends: endOf(&k.key)}
 	entered := s.indexStep(k.key.Account, index)
 	return append([]step{set, entered, s.publishKey(k.tokenHash)}, s.otherForm(entered, index.id)...), nil
 }

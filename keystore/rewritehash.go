@@ -17,9 +17,6 @@ const packedFields = 512
 //go:embed reindex.lua
 var reindexSource string
 
-// hashField is a field of a hash and its value.
-type hashField struct{ field, value string }
-
 // rewritten is a field as it was read, and as it shall be.
 type rewritten struct{ was, is hashField }
 

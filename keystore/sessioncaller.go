@@ -2,8 +2,6 @@ package keystore
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 
 	"gatehouse/policy"
@@ -38,16 +36,9 @@ func (s *Store) addSession(ctx context.Context, now *standing, by policy.Caller,
 		return err
 	}
 	index := s.names.sessions(account, id)
-	value, err := s.client.HGet(ctx, index, by.Session).Result()
-	if err := notNil(err); err != nil {
-		return errors.Join(ErrUnavailable, err)
-	}
-	if value == "" {
-		return ErrNotFound
-	}
-	entry, err := parseIndex(by.Session, value)
+	entry, err := s.indexEntryAt(ctx, index, by.Session)
 	if err != nil {
-		return errors.Join(ErrUnavailable, fmt.Errorf("index of sessions of user %s: %w", id, err))
+		return err
 	}
 	session, _, err := s.readSessionAt(ctx, entry.tokenHash)
 	if err != nil {

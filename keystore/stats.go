@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"gatehouse/policy"
 )
 
@@ -67,22 +69,25 @@ type Pool struct {
 	Waited time.Duration
 }
 
-// Pool returns what is known of the connections; false for an embedded store,
+// Pool returns what is known of the connections, those of lookups and all
+// others together; false for an embedded store,
 // which has none.
 func (s *Store) Pool() (Pool, bool) {
 	if s.embedded != nil {
 		return Pool{}, false
 	}
-	p := s.client.PoolStats()
-	if more := p.PipelineStats; more != nil { // pipelines may have connections of their own
-		sum := *p
-		sum.Hits, sum.Misses, sum.Timeouts = p.Hits+more.Hits, p.Misses+more.Misses, p.Timeouts+more.Timeouts
-		sum.TotalConns, sum.IdleConns, sum.StaleConns = p.TotalConns+more.TotalConns, p.IdleConns+more.IdleConns, p.StaleConns+more.StaleConns
-		sum.WaitDurationNs += more.WaitDurationNs
-		p = &sum
-	}
+	lookups, others := poolOf(s.lookups), poolOf(s.client)
+	return Pool{
+		Idle: lookups.Idle + others.Idle, InUse: lookups.InUse + others.InUse,
+		Hits: lookups.Hits + others.Hits, Misses: lookups.Misses + others.Misses,
+		Timeouts: lookups.Timeouts + others.Timeouts, Stale: lookups.Stale + others.Stale, Waited: lookups.Waited + others.Waited,
+	}, true
+}
+
+func poolOf(client redis.UniversalClient) Pool {
+	p := client.PoolStats()
 	return Pool{
 		Idle: int(p.IdleConns), InUse: max(0, int(p.TotalConns)-int(p.IdleConns)),
 		Hits: p.Hits, Misses: p.Misses, Timeouts: p.Timeouts, Stale: p.StaleConns, Waited: time.Duration(p.WaitDurationNs),
-	}, true
+	}
 }

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"gatehouse/policy"
 )
 
@@ -180,15 +178,6 @@ func (s *step) add(requests int64) {
 	s.Value = strconv.FormatInt(was+requests, 10)
 }
 
-// atOnce is how many of that many commands may be sent at once. The connection
-// to the embedded server has no room for answers while it takes commands.
-func (s *Store) atOnce(commands int) int {
-	if s.embedded != nil {
-		return 1
-	}
-	return commands
-}
-
 // forgetUsage removes the counters of keys that are gone, while the guards hold.
 // What a crash leaves of them is shown to nobody, and goes away by itself.
 func (s *Store) forgetUsage(ctx context.Context, account policy.AccountID, guards []guard, keys ...policy.KeyID) error {
@@ -206,18 +195,14 @@ func (s *Store) forgetUsage(ctx context.Context, account policy.AccountID, guard
 			}
 		}
 	}
-	for names := range slices.Chunk(all, s.atOnce(usagePipeline)) {
-		pipe := s.client.Pipeline()
-		found := make([]*redis.IntCmd, len(names))
-		for i, name := range names {
-			found[i] = pipe.Exists(ctx, name)
-		}
-		if _, err := pipe.Exec(ctx); err != nil {
+	for names := range slices.Chunk(all, usagePipeline) {
+		found, err := s.data.exist(ctx, names)
+		if err != nil {
 			return errors.Join(ErrUnavailable, err)
 		}
 		c := change{guards: guards}
 		for i, name := range names {
-			if found[i].Val() > 0 {
+			if found[i] {
 				c.steps = append(c.steps, step{Kind: stepDel, Key: name})
 			}
 		}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/redis/go-redis/v9"
-
 	"gatehouse/policy"
 )
 
@@ -121,30 +119,27 @@ func (k *ranker) accounts(ctx context.Context, only policy.AccountID) ([]policy.
 		_, _, err := k.s.readAccount(ctx, only)
 		return []policy.AccountID{only}, err
 	}
-	ids, err := k.s.client.ZRange(ctx, k.s.names.accounts(), 0, -1).Result()
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	if err := k.mayRead(len(ids) * len(k.buckets)); err != nil {
-		return nil, err
-	}
 	var there []policy.AccountID
-	for part := range slices.Chunk(ids, k.s.atOnce(usagePipeline)) {
-		pipe := k.s.client.Pipeline()
-		found := make([]*redis.IntCmd, len(part))
-		for i, id := range part {
-			found[i] = pipe.Exists(ctx, k.s.names.account(policy.AccountID(id)))
+	listed := 0
+	return there, k.s.eachAccounts(ctx, func(part []member) error {
+		if listed += len(part); k.mayRead(listed*len(k.buckets)) != nil {
+			return ErrTooMuchUsage
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return nil, errors.Join(ErrUnavailable, err)
+		names := make([]string, len(part))
+		for i, m := range part {
+			names[i] = k.s.names.account(policy.AccountID(m.name))
 		}
-		for i, id := range part {
-			if found[i].Val() > 0 { // else it was deleted, or never written to the end
-				there = append(there, policy.AccountID(id))
+		found, err := k.s.data.exist(ctx, names)
+		if err != nil {
+			return errors.Join(ErrUnavailable, err)
+		}
+		for i, m := range part {
+			if found[i] { // else it was deleted, or never written to the end
+				there = append(there, policy.AccountID(m.name))
 			}
 		}
-	}
-	return there, nil
+		return nil
+	})
 }
 
 // sums returns what the accounts as a whole had, in order: by themselves, also

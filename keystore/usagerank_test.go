@@ -199,7 +199,7 @@ func TestRankingReadsNoMoreThanItMust(t *testing.T) {
 	n.flush()
 	var read []string
 	n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-		if name, ok := cmd.Args()[1].(string); ok && cmd.Name() == "hgetall" && strings.HasSuffix(name, ":keys") {
+		if name, ok := cmd.Args()[1].(string); ok && cmd.Name() == "hscan" && strings.HasSuffix(name, ":keys") {
 			read = append(read, name)
 		}
 		return next()

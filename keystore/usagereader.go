@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"gatehouse/policy"
 )
 
@@ -95,7 +93,7 @@ func (u *usageReader) wanted(accounts []policy.AccountID, keys ...policy.KeyID) 
 // order, and returns what add returns; or ErrTooMuchUsage where there are too
 // many of them.
 func (u *usageReader) read(ctx context.Context, wanted []wantedBucket, add func(usageCounter) error) error {
-	for part := range slices.Chunk(wanted, u.s.atOnce(usagePipeline)) {
+	for part := range slices.Chunk(wanted, usagePipeline) {
 		portions, err := u.portions(ctx, part)
 		if err != nil {
 			return err
@@ -117,18 +115,14 @@ func (u *usageReader) portions(ctx context.Context, part []wantedBucket) ([][]wa
 		return nil, err
 	}
 	defer giveBack()
-	pipe := u.s.client.Pipeline()
-	lengths := make([]*redis.IntCmd, len(part))
-	for i, w := range part {
-		lengths[i] = pipe.HLen(ctx, w.name)
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	lengths, err := u.s.data.lengths(ctx, namesOf(part))
+	if err != nil {
 		return nil, errors.Join(ErrUnavailable, err)
 	}
 	var portions [][]wantedBucket
 	all, room := 0, 0
 	for i, w := range part {
-		counters := int(lengths[i].Val())
+		counters := lengths[i]
 		if counters == 0 {
 			continue
 		}
@@ -151,20 +145,24 @@ func (u *usageReader) readPortion(ctx context.Context, portion []wantedBucket, a
 		return err
 	}
 	defer giveBack()
-	pipe := u.s.client.Pipeline()
-	found := make([]*redis.MapStringStringCmd, len(portion))
-	for i, w := range portion {
-		found[i] = pipe.HGetAll(ctx, w.name)
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	found, err := u.s.data.hashes(ctx, namesOf(portion))
+	if err != nil {
 		return errors.Join(ErrUnavailable, err)
 	}
 	for i, w := range portion {
-		if err := u.addAll(w, found[i].Val(), add); err != nil {
+		if err := u.addAll(w, found[i], add); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func namesOf(buckets []wantedBucket) []string {
+	names := make([]string, len(buckets))
+	for i, b := range buckets {
+		names[i] = b.name
+	}
+	return names
 }
 
 func (u *usageReader) addAll(w wantedBucket, counters map[string]string, add func(usageCounter) error) error {

@@ -88,7 +88,6 @@ func TestCountersOfBeforeRoutesStillCount(t *testing.T) {
 		n := w.node()
 		person := n.account("acme")
 		k, _ := n.key(person)
-		client := keystore.ClientOf(n.Store)
 		bucket := w.options.Prefix + "account:{acme}:usage:" + string(k.ID) + ":" + noon.Format("2006-01")
 		today := fmt.Sprint(noon.Day())
 		for field, requests := range map[string]any{
@@ -102,7 +101,8 @@ func TestCountersOfBeforeRoutesStillCount(t *testing.T) {
 			"x proxies:read allowed GET /x":       1,
 			today + " proxies:read allowed GET /": "many",
 		} {
-			if err := client.HSet(t.Context(), bucket, field, requests).Err(); err != nil {
+			set := keystore.Step{Kind: keystore.StepHSet, Key: bucket, Field: field, Value: fmt.Sprint(requests)}
+			if err := keystore.CommitTo(t.Context(), n.Store, nil, []keystore.Step{set}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -176,10 +176,11 @@ func TestNobodyWaitsForUsageWithoutEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		n := newWorld(t, "embedded").node()
 		person := n.account("acme")
-		keystore.HoldEmbedded(n.Store, func(command string) {
-			if command == "HLEN" {
+		n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
+			if cmd.Name() == "hlen" {
 				<-time.After(time.Hour)
 			}
+			return next()
 		})
 		first := make(chan struct{})
 		go func() {

@@ -364,7 +364,7 @@ func TestNoKeyManagesUsers(t *testing.T) {
 	}
 }
 
-func TestUsersAreReadBackFromTheJournal(t *testing.T) {
+func TestUsersAreThereAfterARestart(t *testing.T) {
 	w := newWorld(t, "embedded")
 	n := w.open()
 	acme := n.account("acme")

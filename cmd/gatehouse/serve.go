@@ -239,7 +239,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 		Now:        time.Now,
 	}
 	if c.Store.Embedded != nil {
-		options.EmbeddedFile = c.Store.Embedded.File
+		options.EmbeddedFile, options.Create = c.Store.Embedded.File, true
 		return options, nil
 	}
 	r := c.Store.Redis.Resolved()
