@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -146,4 +147,36 @@ func (t *Topology) Heal() {
 			}
 		}
 	}
+}
+
+// Split cuts a server off from the other servers, while clients reach it. It
+// needs Options.Links; Heal ends it.
+func (t *Topology) Split(ctx context.Context, n *Node) error {
+	if err := t.Partition(ctx, n, HalfOpen); err != nil {
+		return err
+	}
+	n.Link.Set(Pass)
+	n.Link.Set(HalfOpen, FromSentinels, FromReplicas)
+	return nil
+}
+
+// Slot is the slot of a key of a Cluster.
+func Slot(key string) int {
+	if _, rest, ok := strings.Cut(key, "{"); ok {
+		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
+			key = tag
+		}
+	}
+	var crc uint16 // CRC-16/XMODEM
+	for i := range len(key) {
+		crc ^= uint16(key[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return int(crc) % slots
 }

@@ -274,7 +274,9 @@ func TestTLS(t *testing.T) {
 	must(t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	c := client(t, node, func(o *redis.UniversalOptions) { o.TLSConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12} })
+	c := client(t, node, func(o *redis.UniversalOptions) {
+		o.TLSConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	})
 	must(t, c.Set(t.Context(), "a", "b", 0).Err())
 	plain := client(t, node, func(o *redis.UniversalOptions) { o.MaxRetries = -1 })
 	if err := plain.Ping(t.Context()).Err(); err == nil {
