@@ -39,7 +39,7 @@ func (f *fleet) wrong(counter *int, format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	*counter++
-	const most = 12
+	const most = 6
 	if len(f.findings.wrongs) < most {
 		f.findings.wrongs = append(f.findings.wrongs, fmt.Sprintf(format, args...))
 	}

@@ -38,6 +38,7 @@ type plan struct {
 	rest      time.Duration // of a changer between two changes
 	streams   int           // event streams at each gateway
 	plain     bool          // without the race detector
+	binaries  []string      // of each gateway; nil: the one that is tested
 }
 
 // fleet is gateways on one store, the clients that use and manage them, and what
@@ -78,7 +79,9 @@ func startFleet(t *testing.T, p plan) *fleet {
 			Delegation: "{max_keys_per_account: 10000}", InFlight: "0",
 			Log: `, modules: {access: error}`,
 		}
-		if i == 0 {
+		if p.binaries != nil {
+			s.Binary = p.binaries[i]
+		} else if i == 0 {
 			makeStore(t, s)
 		}
 		f.gateways = append(f.gateways, startGateway(t, s))

@@ -237,7 +237,7 @@ func (r *matrixRow) verdict(t *testing.T, m mode, f *fleet, table *matrixTable) 
 	}
 	got := f.report(r.faultAt, r.healedAt, r.normalFrom)
 	table.add(r.kind, r.fault.name, m.name, got)
-	t.Logf("%+v", got)
+	t.Logf("%s: %+v", cellName(r.kind, r.fault.name, m.name), got)
 	for _, wrong := range f.findings.wrongs {
 		t.Log(wrong)
 	}
