@@ -117,7 +117,7 @@ func hurried(ctx context.Context, patience *time.Duration) (context.Context, con
 }
 
 // note counts a change. Those whose client hung up say nothing of the store.
-func (f *fleet) note(got said, sure, takes bool) {
+func (f *fleet) note(got said, began time.Time, sure, takes bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.findings.changes++
@@ -125,7 +125,7 @@ func (f *fleet) note(got said, sure, takes bool) {
 		f.findings.unsure++
 	}
 	if !got.hungUp {
-		f.findings.changed = append(f.findings.changed, changed{ended: time.Now(), sure: sure, takes: takes})
+		f.findings.changed = append(f.findings.changed, changed{began: began, ended: time.Now(), sure: sure, takes: takes})
 	}
 }
 
@@ -137,7 +137,7 @@ func (f *fleet) create(ctx context.Context, account, node int, patience *time.Du
 	got := f.manage(ctx, account, node, http.MethodPost, keysPath, may("serp_api:read", "serp_api:write"))
 	var made struct{ Data key }
 	sure := got.err == nil && got.status == http.StatusCreated && json.Unmarshal(got.body, &made) == nil
-	f.note(got, sure, false)
+	f.note(got, began, sure, false)
 	f.unlessKnown(got, "create")
 	if !sure {
 		return nil
@@ -160,6 +160,7 @@ func (f *fleet) revoke(s *subject, node int, patience *time.Duration) {
 	ctx, cancel := hurried(context.Background(), patience)
 	defer cancel()
 	_, certain := s.has(toExist)
+	began := time.Now()
 	finish := s.begin(toExist, true, node)
 	var got said
 	if rand.IntN(3) == 0 {
@@ -170,7 +171,7 @@ func (f *fleet) revoke(s *subject, node int, patience *time.Duration) {
 	gone := got.err == nil && got.status == http.StatusNotFound && !certain // by a try before
 	sure := got.err == nil && got.status == http.StatusOK || gone
 	finish(sure)
-	f.note(got, sure, true)
+	f.note(got, began, sure, true)
 	if !gone {
 		f.unlessKnown(got, "revoke "+s.ID)
 	}
@@ -188,11 +189,12 @@ func (f *fleet) update(s *subject, r right, takes bool, node int, patience *time
 	}
 	ctx, cancel := hurried(context.Background(), patience)
 	defer cancel()
+	began := time.Now()
 	finish := s.begin(r, takes, node)
 	got := f.manage(ctx, s.account, node, http.MethodPut, keyTarget(s.ID), body)
 	sure := got.err == nil && got.status == http.StatusOK
 	finish(sure)
-	f.note(got, sure, takes)
+	f.note(got, began, sure, takes)
 	if exists, certain := s.has(toExist); exists && certain {
 		f.unlessKnown(got, "update "+s.ID)
 	}
@@ -214,7 +216,7 @@ func (f *fleet) regenerate(s *subject, node int, patience *time.Duration) {
 	var made struct{ Data key }
 	sure := got.err == nil && got.status == http.StatusOK && json.Unmarshal(got.body, &made) == nil
 	finish(sure)
-	f.note(got, sure, true)
+	f.note(got, began, sure, false) // it makes a key too, which needs room
 	f.unlessKnown(got, "regenerate "+s.ID)
 	if sure {
 		next := &subject{key: made.Data, account: s.account}

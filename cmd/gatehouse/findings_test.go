@@ -16,9 +16,9 @@ type used struct {
 
 // changed is a change that was asked for by a client that waited for the answer.
 type changed struct {
-	ended time.Time
-	sure  bool
-	takes bool
+	began, ended time.Time
+	sure         bool
+	takes        bool // a right, and does nothing else
 }
 
 // findings are what the clients of a fleet saw. The lists of wrongs have some
@@ -113,9 +113,12 @@ type report struct {
 	toManage                  time.Duration // until changes are acknowledged again and stay so; negative: never
 	slowest                   time.Duration // of the requests while there was trouble
 	passed                    float64       // share of the requests in the outage
-	taken                     int           // takings that were acknowledged in the outage
+	taken, notTaken           int           // takings in the outage that were acknowledged, and those that were not
 	latest, latestElsewhere   time.Duration
 }
+
+// settling is how long a fault may take to begin.
+const settling = 200 * time.Millisecond
 
 // report sums up what was seen since a fault, until it was healed and from when
 // on everything was to become normal.
@@ -153,8 +156,12 @@ func (f *fleet) report(fault, healed, normalFrom time.Time) report {
 		if !c.sure {
 			r.toManage = max(r.toManage, c.ended.Sub(normalFrom))
 		}
-		if c.sure && c.takes && c.ended.Before(healed) {
+		switch {
+		case !c.takes || c.began.Before(fault.Add(settling)) || c.ended.After(healed):
+		case c.sure:
 			r.taken++
+		default:
+			r.notTaken++
 		}
 	}
 	r.passed = float64(good) / float64(max(1, during))

@@ -33,7 +33,7 @@ func TestThreeGateways(t *testing.T) {
 			var own []*redistest.Link
 			p := plan{
 				mode: "cached", nodes: 3, timeout: "500ms", unchanged: 20, changing: 130, accounts: 5,
-				pace: 20 * time.Millisecond, changers: 4, rest: 60 * time.Millisecond, streams: 5,
+				pace: 30 * time.Millisecond, changers: 4, rest: 60 * time.Millisecond, streams: 5,
 			}
 			lasts := 5 * time.Second
 			if soak() {
