@@ -56,11 +56,13 @@ type treatment struct {
 func NewLink(to string) (*Link, error) { return newLink(to, sniffRedis) }
 
 func newLink(to string, sniff sniffer) (*Link, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it waits for nothing
+	ctx, cancel := context.WithCancel(context.Background())
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	link := &Link{to: to, listen: l, sniff: sniff, ctx: ctx, cancel: cancel, special: map[Class]treatment{}, conns: map[*connection]struct{}{}}
 	link.all.Go(link.accept)
 	return link, nil

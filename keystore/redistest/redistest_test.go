@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -217,7 +218,7 @@ func TestServerFaults(t *testing.T) {
 		t.Helper()
 		eventually(t, "the value", func(ctx context.Context) error {
 			got, err := c.Get(ctx, "a").Result()
-			if err != nil && err != redis.Nil || got != want { //nolint:errorlint // it is never wrapped
+			if err != nil && !errors.Is(err, redis.Nil) || got != want {
 				return fmt.Errorf("got %q, %w, want %q", got, err, want)
 			}
 			return nil
