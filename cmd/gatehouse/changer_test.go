@@ -16,7 +16,7 @@ func (f *fleet) change(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			f.changeOnce()
+			f.changeOnce(context.WithoutCancel(ctx)) // it hangs up by itself
 		case <-ctx.Done():
 			return
 		}
@@ -24,10 +24,10 @@ func (f *fleet) change(ctx context.Context) {
 }
 
 // changeOnce makes any change that is possible.
-func (f *fleet) changeOnce() {
+func (f *fleet) changeOnce(ctx context.Context) {
 	node := rand.IntN(len(f.gateways))
 	if rand.IntN(5) == 0 {
-		if s := f.create(context.Background(), rand.IntN(len(f.roots)), node, f.patience()); s != nil {
+		if s := f.create(ctx, rand.IntN(len(f.roots)), node, f.patience()); s != nil {
 			f.add(s, false)
 		}
 		return
@@ -36,7 +36,7 @@ func (f *fleet) changeOnce() {
 	if s == nil {
 		return
 	}
-	f.changeOf(s, node, f.patience())
+	f.changeOf(ctx, s, node, f.patience())
 }
 
 // take returns a key that nobody else changes, and that still exists; nil when
@@ -83,28 +83,28 @@ func (f *fleet) patience() *time.Duration {
 // changeOf makes the next change of a key that was taken. One that nobody knows
 // of is asked for again, until it is acknowledged: in the same direction, as the
 // first may be carried out yet.
-func (f *fleet) changeOf(s *subject, node int, patience *time.Duration) {
+func (f *fleet) changeOf(ctx context.Context, s *subject, node int, patience *time.Duration) {
 	defer s.release()
 	exists, existsForSure := s.has(toExist)
 	used, usedForSure := s.has(toBeUsed)
 	writes, writesForSure := s.has(toWrite)
 	switch choice := rand.IntN(10); {
 	case !exists || choice < 2:
-		f.revoke(s, node, patience)
+		f.revoke(ctx, s, node, patience)
 	case !used && !usedForSure || used && choice < 5 && usedForSure:
-		f.update(s, toBeUsed, true, node, patience)
+		f.update(ctx, s, toBeUsed, true, node, patience)
 	case used && !usedForSure: // it was to be enabled
-		f.update(s, toBeUsed, false, node, patience)
+		f.update(ctx, s, toBeUsed, false, node, patience)
 	case !writes && !writesForSure || writes && choice < 8 && writesForSure:
-		f.update(s, toWrite, true, node, patience)
+		f.update(ctx, s, toWrite, true, node, patience)
 	case writes && !writesForSure:
-		f.update(s, toWrite, false, node, patience)
+		f.update(ctx, s, toWrite, false, node, patience)
 	case !used:
-		f.update(s, toBeUsed, false, node, patience)
+		f.update(ctx, s, toBeUsed, false, node, patience)
 	case !writes:
-		f.update(s, toWrite, false, node, patience)
+		f.update(ctx, s, toWrite, false, node, patience)
 	case existsForSure:
-		f.regenerate(s, node, patience)
+		f.regenerate(ctx, s, node, patience)
 	}
 }
 
@@ -156,8 +156,8 @@ func (f *fleet) unlessKnown(got said, what string) {
 	}
 }
 
-func (f *fleet) revoke(s *subject, node int, patience *time.Duration) {
-	ctx, cancel := hurried(context.Background(), patience)
+func (f *fleet) revoke(ctx context.Context, s *subject, node int, patience *time.Duration) {
+	ctx, cancel := hurried(ctx, patience)
 	defer cancel()
 	_, certain := s.has(toExist)
 	began := time.Now()
@@ -177,7 +177,7 @@ func (f *fleet) revoke(s *subject, node int, patience *time.Duration) {
 	}
 }
 
-func (f *fleet) update(s *subject, r right, takes bool, node int, patience *time.Duration) {
+func (f *fleet) update(ctx context.Context, s *subject, r right, takes bool, node int, patience *time.Duration) {
 	body := map[string]any{}
 	switch {
 	case r == toBeUsed:
@@ -187,7 +187,7 @@ func (f *fleet) update(s *subject, r right, takes bool, node int, patience *time
 	default:
 		body["permissions"] = []string{"serp_api:read", "serp_api:write"}
 	}
-	ctx, cancel := hurried(context.Background(), patience)
+	ctx, cancel := hurried(ctx, patience)
 	defer cancel()
 	began := time.Now()
 	finish := s.begin(r, takes, node)
@@ -202,13 +202,13 @@ func (f *fleet) update(s *subject, r right, takes bool, node int, patience *time
 
 // regenerate puts another key in the place of one. Where nobody knows whether it
 // did, the key is revoked next.
-func (f *fleet) regenerate(s *subject, node int, patience *time.Duration) {
+func (f *fleet) regenerate(ctx context.Context, s *subject, node int, patience *time.Duration) {
 	used, usedForSure := s.has(toBeUsed)
 	writes, writesForSure := s.has(toWrite)
 	if !used || !usedForSure || !writes || !writesForSure {
 		return
 	}
-	ctx, cancel := hurried(context.Background(), patience)
+	ctx, cancel := hurried(ctx, patience)
 	defer cancel()
 	began := time.Now()
 	finish := s.begin(toExist, true, node)

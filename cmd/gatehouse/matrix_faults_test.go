@@ -21,8 +21,9 @@ type fault struct {
 	begin  func(ctx context.Context, s *site) error
 	end    func(ctx context.Context, s *site) error
 	option func(o *redistest.Options)
-	// without says why a topology has no such fault.
-	without map[redistest.Kind]string
+	// notAlone and notEmbedded say why a single Redis and an embedded store have no
+	// such fault; "" where they do.
+	notAlone, notEmbedded string
 	// heals: where there are replicas, everything is normal again while the
 	// fault goes on.
 	heals bool
@@ -32,6 +33,18 @@ type fault struct {
 	copies bool
 	// takes: rights can be taken while it goes on.
 	takes bool
+}
+
+// without says why a topology has no such fault, or "".
+func (f fault) without(kind redistest.Kind) string {
+	switch kind {
+	case redistest.Standalone:
+		return f.notAlone
+	case embeddedKind:
+		return f.notEmbedded
+	case redistest.Sentinel, redistest.Cluster:
+	}
+	return ""
 }
 
 const (
@@ -49,19 +62,19 @@ func faults() []fault {
 		{name: "kill", begin: killVictim, end: startVictim, heals: true},
 		{name: "stop", begin: stopVictim, end: contVictim, heals: true},
 		{name: "restart-empty", begin: restartEmpty, end: restoreLast},
-		{name: "restart-older", begin: restartOlder, end: acceptOlder, copies: true, without: map[redistest.Kind]string{embeddedKind: noWitness}},
+		{name: "restart-older", begin: restartOlder, end: acceptOlder, copies: true, notEmbedded: noWitness},
 		{
 			name: "failover", begin: planFailover, end: nothing, heals: true, option: link,
-			without: map[redistest.Kind]string{redistest.Standalone: noReplica, embeddedKind: noServer},
+			notAlone: noReplica, notEmbedded: noServer,
 		},
-		{name: "partition", begin: partition(redistest.Refuse), end: heal, heals: true, option: link, without: map[redistest.Kind]string{embeddedKind: noOtherEnd}},
-		{name: "split", begin: split, end: heal, heals: true, option: link, without: map[redistest.Kind]string{redistest.Standalone: noReplica, embeddedKind: noOtherEnd}},
-		{name: "half-open", begin: partition(redistest.HalfOpen), end: heal, heals: true, option: link, without: map[redistest.Kind]string{embeddedKind: noOtherEnd}},
-		{name: "300ms", begin: slowDown, end: heal, option: link, without: map[redistest.Kind]string{embeddedKind: noOtherEnd}},
-		{name: "full-memory", begin: fillMemory, end: freeMemory, reads: true, takes: true, without: map[redistest.Kind]string{embeddedKind: "its store is on disk"}},
+		{name: "partition", begin: partition(redistest.Refuse), end: heal, heals: true, option: link, notEmbedded: noOtherEnd},
+		{name: "split", begin: split, end: heal, heals: true, option: link, notAlone: noReplica, notEmbedded: noOtherEnd},
+		{name: "half-open", begin: partition(redistest.HalfOpen), end: heal, heals: true, option: link, notEmbedded: noOtherEnd},
+		{name: "300ms", begin: slowDown, end: heal, option: link, notEmbedded: noOtherEnd},
+		{name: "full-memory", begin: fillMemory, end: freeMemory, reads: true, takes: true, notEmbedded: "its store is on disk"},
 		{name: "full-disk", begin: fillDisk, end: freeDisk, reads: true, option: small},
-		{name: "client-kill", begin: killClients, end: nothing, without: map[redistest.Kind]string{embeddedKind: noServer}},
-		{name: "password-rotated", begin: rotatePassword, end: rotateBack, without: map[redistest.Kind]string{embeddedKind: noServer}},
+		{name: "client-kill", begin: killClients, end: nothing, notEmbedded: noServer},
+		{name: "password-rotated", begin: rotatePassword, end: rotateBack, notEmbedded: noServer},
 	}
 }
 

@@ -55,7 +55,7 @@ func TestFaultMatrix(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			for _, f := range faults() {
-				if f.without[kind] != "" {
+				if f.without(kind) != "" {
 					continue
 				}
 				chosen := modes()

@@ -86,7 +86,7 @@ func (m *matrixTable) write(t *testing.T) {
 	for _, f := range faults() {
 		for _, kind := range []redistest.Kind{redistest.Standalone, redistest.Sentinel, redistest.Cluster, embeddedKind} {
 			row := fmt.Sprintf("| %s | %s |", f.name, kind)
-			if why := f.without[kind]; why != "" {
+			if why := f.without(kind); why != "" {
 				lines = append(lines, row+" – ("+why+") | – | – |")
 				continue
 			}

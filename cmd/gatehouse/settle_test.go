@@ -29,7 +29,7 @@ func (f *fleet) settle(within time.Duration) error {
 			return nil
 		}
 		for i, s := range open {
-			f.conclude(s, i%len(f.gateways))
+			f.conclude(ctx, s, i%len(f.gateways))
 		}
 		select {
 		case <-tick.C:
@@ -65,14 +65,14 @@ func (s *subject) sure(r right) bool {
 }
 
 // conclude asks once more for the last changes that were not acknowledged.
-func (f *fleet) conclude(s *subject, node int) {
+func (f *fleet) conclude(ctx context.Context, s *subject, node int) {
 	if exists, _ := s.has(toExist); !exists {
-		f.revoke(s, node, nil)
+		f.revoke(ctx, s, node, nil)
 		return
 	}
 	for _, r := range []right{toBeUsed, toWrite} {
 		if has, _ := s.has(r); !s.sure(r) {
-			f.update(s, r, !has, node, nil)
+			f.update(ctx, s, r, !has, node, nil)
 		}
 	}
 }

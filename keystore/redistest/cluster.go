@@ -3,6 +3,7 @@ package redistest
 import (
 	"context"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -139,14 +140,22 @@ func (t *Topology) clusterMaster(ctx context.Context, slot int) (*Node, error) {
 // masterOf returns the address of the master of a slot as this server sees it,
 // or "".
 func (s *Server) masterOf(ctx context.Context, slot int) string {
-	ranges, err := s.Client.ClusterSlots(ctx).Result()
+	ranges, err := s.Client.Do(ctx, "cluster", "slots").Slice()
 	if err != nil {
 		return ""
 	}
-	for _, r := range ranges {
-		if r.Start <= slot && slot <= r.End && len(r.Nodes) > 0 {
-			return r.Nodes[0].Addr
+	for _, one := range ranges { // first slot, last slot, master, replicas
+		fields, ok := one.([]any)
+		if !ok || len(fields) < 3 {
+			continue
 		}
+		first, _ := fields[0].(int64)
+		last, _ := fields[1].(int64)
+		master, _ := fields[2].([]any)
+		if int64(slot) < first || int64(slot) > last || len(master) < 2 {
+			continue
+		}
+		return net.JoinHostPort(fmt.Sprint(master[0]), fmt.Sprint(master[1]))
 	}
 	return ""
 }

@@ -63,7 +63,7 @@ func newLink(to string, sniff sniffer) (*Link, error) {
 		cancel()
 		return nil, err
 	}
-	link := &Link{to: to, listen: l, sniff: sniff, ctx: ctx, cancel: cancel, special: map[Class]treatment{}, conns: map[*connection]struct{}{}}
+	link := &Link{to: to, listen: l, sniff: sniff, ctx: ctx, cancel: cancel, special: make(map[Class]treatment), conns: make(map[*connection]struct{})}
 	link.all.Go(link.accept)
 	return link, nil
 }

@@ -88,18 +88,21 @@ func TestTopologies(t *testing.T) {
 // A master that is cut off from everybody is replaced, and comes back as a
 // replica.
 func TestPartition(t *testing.T) {
-	for kind, mode := range map[redistest.Kind]redistest.Mode{redistest.Sentinel: redistest.Refuse, redistest.Cluster: redistest.HalfOpen} {
-		t.Run(string(kind), func(t *testing.T) {
+	for _, row := range []struct {
+		kind redistest.Kind
+		mode redistest.Mode
+	}{{redistest.Sentinel, redistest.Refuse}, {redistest.Cluster, redistest.HalfOpen}} {
+		t.Run(string(row.kind), func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			topology := redistest.Start(t, kind, redistest.Options{Links: true})
+			topology := redistest.Start(t, row.kind, redistest.Options{Links: true})
 			before, err := topology.MasterOf(ctx, 0)
 			must(t, err)
-			must(t, topology.Partition(ctx, before, mode))
+			must(t, topology.Partition(ctx, before, row.mode))
 			after, err := topology.WaitOtherMaster(ctx, 0, before)
 			must(t, err)
-			if kind == redistest.Cluster { // the old master takes no writes in its minority
+			if row.kind == redistest.Cluster { // the old master takes no writes in its minority
 				eventually(t, "the old master gives up", func(ctx context.Context) error {
 					err := before.Client.Set(ctx, "b", "x", 0).Err() // of slot 3300, which is its own
 					if err == nil || !strings.Contains(err.Error(), "CLUSTERDOWN") {

@@ -95,7 +95,7 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 // Start starts the process on its port, with its configuration and data, and
 // waits until it answers anything, LOADING included.
 func (s *Server) Start(ctx context.Context) error {
-	process, gone, err := launch(exec.Command("redis-server", s.args...)) // #nosec G204 -- the tests' own
+	process, gone, err := launch(exec.CommandContext(context.WithoutCancel(ctx), "redis-server", s.args...)) // #nosec G204 -- the tests' own
 	if err != nil {
 		return err
 	}
