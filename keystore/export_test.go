@@ -182,11 +182,8 @@ const (
 	StepPublish = stepPublish
 )
 
-// ErrEmptied and ErrOlder are why a store that answers is not believed.
-var (
-	ErrEmptied = errEmptied
-	ErrOlder   = errOlder
-)
+// ErrEmptied is why a store that answers is not believed.
+var ErrEmptied = errEmptied
 
 // ErrMoved: a guard did not hold.
 var ErrMoved = errMoved
