@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -14,7 +15,7 @@ import (
 )
 
 // attachTimeout bounds the reading or writing of all markers.
-const attachTimeout = commitTimeout
+const attachTimeout = 30 * time.Second
 
 // bind learns the identity of the store this process works with. It returns
 // ErrUnavailable with ErrNoStore for one that was never made: a store that is

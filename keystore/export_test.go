@@ -374,3 +374,15 @@ func DecodeKey(raw, tokenHash string) error {
 	_, err := decodeKey(raw, tokenHash)
 	return err
 }
+
+// MarkersOf are the markers of the slots that the master has.
+func MarkersOf(master string, slots []redis.ClusterSlot, prefix string) []string {
+	m := newMarkers(prefix, true)
+	var names []string
+	for _, part := range slots {
+		for slot := part.Start; part.Nodes[0].Addr == master && slot <= part.End; slot++ {
+			names = append(names, m.name(slot))
+		}
+	}
+	return names
+}
