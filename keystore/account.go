@@ -97,8 +97,8 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps:  steps,
-		event:  s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
+		steps:  steps, narrows: old != "" && next.account.Status == policy.Suspended,
+		event: s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err
 }
@@ -181,12 +181,9 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 		return 0, err
 	}
 	for deleted := 0; ; {
-		entries, err := s.data.some(ctx, s.names.accountKeys(id), deletePortion)
-		if err != nil {
-			return 0, errors.Join(ErrUnavailable, err)
-		}
-		if len(entries) == 0 {
-			return deleted, nil
+		entries, err := s.someOfIndex(ctx, id, deletePortion)
+		if err != nil || len(entries) == 0 {
+			return deleted, err
 		}
 		for portion := range slices.Chunk(entries, deletePortion) {
 			if err := s.deletePortionOf(ctx, id, noAccount, portion); err != nil {
@@ -200,16 +197,13 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []hashField) error {
 	ids := make([]policy.KeyID, len(portion))
 	c := change{guards: guards}
-	for i, f := range portion {
-		ids[i] = policy.KeyID(idOfField(f.field))
-		tokenHash, _, _ := strings.Cut(f.value, ":") // of one that cannot be read, too
-		if e, err := parseIndex(f.field, f.value); err == nil {
-			tokenHash = e.tokenHash
+	for i, e := range portion {
+		ids[i] = policy.KeyID(e.id)
+		c.steps = append(c.steps, step{Kind: stepDel, Key: s.names.key(e.tokenHash)})
+		for _, field := range fieldsOfID(e.id) {
+			c.steps = append(c.steps, step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: field})
 		}
-		c.steps = append(c.steps,
-			step{Kind: stepDel, Key: s.names.key(tokenHash)},
-			step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: f.field},
-			s.publishKey(tokenHash))
+		c.steps = append(c.steps, s.publishKey(e.tokenHash))
 	}
 	if err := s.forgetUsage(ctx, id, guards, ids...); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -14,7 +15,7 @@ import (
 )
 
 // attachTimeout bounds the reading or writing of all markers.
-const attachTimeout = commitTimeout
+const attachTimeout = 30 * time.Second
 
 // bind learns the identity of the store this process works with. It returns
 // ErrUnavailable with ErrNoStore for one that was never made: a store that is
@@ -64,6 +65,21 @@ func (s *Store) attach(ctx context.Context) (string, error) {
 		return identity, s.adopt(ctx, identity)
 	}
 	return identity, s.format.set(format)
+}
+
+// attachEmbedded returns the identity of the store in its file, which gets one
+// when it is begun.
+func (s *Store) attachEmbedded(ctx context.Context) (string, error) {
+	s.format.isCompact.Store(true) // no older gateway shares it
+	v, err := s.reader.get(ctx, s.names.store())
+	if err != nil || v.found || s.o.ReadOnly {
+		return v.raw, err
+	}
+	fresh := uuid.NewString()
+	err = s.committer.commit(ctx, change{
+		guards: []guard{{key: s.names.store()}}, steps: []step{{Kind: stepSet, Key: s.names.store(), Value: fresh}},
+	})
+	return fresh, err
 }
 
 // wasBound: in a store that was bound to nothing, nothing is to be vouched for.
@@ -186,7 +202,7 @@ func (s *Store) eachMarker(ctx context.Context, ask func(pipe redis.Pipeliner, n
 // is one, or a part of one.
 func Init(ctx context.Context, o Options) error {
 	o.Create = true
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
@@ -194,6 +210,9 @@ func Init(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
 	if s.embedded != nil {
+		if _, err := s.attachEmbedded(ctx); err != nil {
+			return fmt.Errorf("make store: %w", err)
+		}
 		return nil
 	}
 	if _, err := s.begin(ctx); err != nil {
@@ -205,7 +224,7 @@ func Init(ctx context.Context, o Options) error {
 // Accept accepts the store as it is, though it has lost changes that were
 // acknowledged: nodes go on with it, and management with them.
 func Accept(ctx context.Context, o Options) error {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}
@@ -244,7 +263,7 @@ func Accept(ctx context.Context, o Options) error {
 // Upgrade has records be written in the newest format from now on, which older
 // gateways do not read: none may work with the store any more.
 func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
@@ -268,6 +287,10 @@ func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
 	if err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
+	err = s.eachAccount(ctx, func(account policy.AccountID) error { return s.settleIndex(ctx, account) })
+	if err != nil {
+		return fmt.Errorf("upgrade store: %w", err)
+	}
 	return nil
 }
 
@@ -287,7 +310,7 @@ type StoreStatus struct {
 // Status says what the store is, and changes nothing.
 func Status(ctx context.Context, o Options) (StoreStatus, error) {
 	o.ReadOnly = true
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return StoreStatus{}, fmt.Errorf("status of store: %w", err)
 	}

@@ -121,6 +121,12 @@ func (b *bench) holdFirst() (release chan struct{}) {
 	return release
 }
 
+func (b *bench) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.commands)
+}
+
 func (b *bench) wantCommands(want ...int) {
 	b.t.Helper()
 	b.mu.Lock()

@@ -101,9 +101,9 @@ func (a *applying) step(s step) error {
 		return a.removeMember(s.Key, s.Field)
 	case stepXAdd:
 		return a.addEntry(s)
-	case stepPublish, stepRoom: // there is one process, and its memory is the disk
+	case stepPublish, stepRoom: // one process knows its own changes, and has a disk
 		return nil
-	case stepXOnce, stepXDel: // do again, or take back, what a transaction does in whole
+	case stepXDel, stepXOnce: // take back and repeat, which a transaction needs not
 	}
 	return fmt.Errorf("a step %q is not for this store", s.Kind)
 }

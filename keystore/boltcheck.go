@@ -28,8 +28,8 @@ func (e *embedded) check() (err error) {
 		if err != nil {
 			return err
 		}
-		if string(format) != fileFormat {
-			return fmt.Errorf("its format is %q, and only %s is understood", format, fileFormat)
+		if string(format) != boltFormat {
+			return fmt.Errorf("its format is %q, and only %s is understood", format, boltFormat)
 		}
 		for _, name := range allBuckets() {
 			b, err := bucketIn(tx, name, 0)

@@ -118,7 +118,7 @@ func makeBuckets(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return about.put(formatKey, 0, fileFormat)
+	return about.put(formatKey, 0, boltFormat)
 }
 
 // discard closes and removes a file that is not the store's.

@@ -35,8 +35,8 @@ var (
 	formatKey     = []byte("format")
 )
 
-// fileFormat names what the buckets hold, and its version.
-const fileFormat = "gatehouse-store-1"
+// boltFormat names what the buckets hold, and its version.
+const boltFormat = "gatehouse-store-1"
 
 func allBuckets() [][]byte {
 	return [][]byte{valuesBucket, hashesBucket, setsBucket, streamsBucket, aboutBucket}

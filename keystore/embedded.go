@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -186,39 +185,15 @@ func (e *embedded) close() error {
 // openEmbedded opens the store in its file.
 func (s *Store) openEmbedded() error {
 	e, err := openEmbedded(embeddedOptions{
-		file: s.o.EmbeddedFile, names: s.names, create: s.o.Create, readOnly: s.o.ReadOnly,
-		now: s.o.Now, log: s.o.Log, heard: s.received, wrote: s.wroteEmbedded,
+		file: s.o.EmbeddedFile, marker: s.names.store(), names: s.names, create: s.o.Create, readOnly: s.o.ReadOnly,
+		now: s.o.Now, log: s.o.Log, heard: func(message string) {
+			s.invalidate(message)
+			s.propagated(message)
+		},
 	})
 	if err != nil {
 		return err
 	}
 	s.embedded, s.data, s.reader, s.committer = e, e, e, e
 	return s.format.set(formatCompact) // no older version can read the file
-}
-
-// wroteEmbedded tells the store's health whether changes are taken.
-func (s *Store) wroteEmbedded(err error) {
-	if s.health != nil { // there is none yet while the file is opened
-		s.health.reported("", report{state: StateOK, write: err})
-	}
-}
-
-// attachEmbedded returns the identity of the store in the file, which it gets when
-// it is opened for the first time; "" for one that was never written to.
-func (s *Store) attachEmbedded(ctx context.Context) (string, error) {
-	v, err := s.reader.get(ctx, s.names.store())
-	if err != nil || v.found || s.o.ReadOnly {
-		return v.raw, err
-	}
-	fresh := uuid.NewString()
-	return fresh, s.committer.commit(ctx, change{steps: []step{{Kind: stepSet, Key: s.names.store(), Value: fresh}}})
-}
-
-// hearsItself is what the subscription is for several nodes: the only one that
-// there is is told of everything in the same process.
-func (s *Store) hearsItself(ctx context.Context) {
-	s.unverify()
-	s.subscribed.Store(true)
-	<-ctx.Done()
-	s.subscribed.Store(false)
 }

@@ -15,8 +15,8 @@ import (
 
 // What the tests need to see of the inside, and no more.
 
-// ClientOf is the client by which the store talks to Redis, except for lookups. Of
-// an embedded store it is that of a copy of what it holds now.
+// ClientOf is the client by which the store talks to Redis, for hooks and to look
+// into it. Of an embedded store it is that of a copy of what it holds now.
 func ClientOf(s *Store) redis.UniversalClient {
 	if s.embedded != nil {
 		return s.embedded.copied()
@@ -181,6 +181,9 @@ const (
 	StepZRem    = stepZRem
 	StepPublish = stepPublish
 )
+
+// ErrEmptied is why a store that answers is not believed.
+var ErrEmptied = errEmptied
 
 // ErrMoved: a guard did not hold.
 var ErrMoved = errMoved
@@ -364,4 +367,22 @@ func Report(s *Store, master string, state State, cause, write error) {
 // JudgeInfo says what is wrong with a server that answers INFO like that.
 func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {
 	return judge([]*serverInfo{parseServer(info)}, replicas)
+}
+
+// DecodeKey decodes a key record of either form.
+func DecodeKey(raw, tokenHash string) error {
+	_, err := decodeKey(raw, tokenHash)
+	return err
+}
+
+// MarkersOf are the markers of the slots that the master has.
+func MarkersOf(master string, slots []redis.ClusterSlot, prefix string) []string {
+	m := newMarkers(prefix, true)
+	var names []string
+	for _, part := range slots {
+		for slot := part.Start; part.Nodes[0].Addr == master && slot <= part.End; slot++ {
+			names = append(names, m.name(slot))
+		}
+	}
+	return names
 }

@@ -87,6 +87,8 @@ func (c *clock) In(d time.Duration) policy.Expiry {
 type world struct {
 	t       *testing.T
 	kind    string
+	seeded  map[string]bool
+	text    bool // records are written as earlier gateways read them
 	clock   *clock
 	options keystore.Options
 }
@@ -94,7 +96,7 @@ type world struct {
 // onEachStore runs the test on every kind of store there is.
 func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, kind := range []string{"miniredis", "redis", "compact", "cluster", "embedded"} {
+	for _, kind := range []string{"miniredis", "redis", "json", "cluster", "embedded"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, kind))
@@ -119,7 +121,7 @@ func newWorld(t *testing.T, kind string) *world {
 	switch kind {
 	case "miniredis":
 		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
-	case "redis", "compact": // as newer stores are: see world.open
+	case "redis", "json": // as stores of before are: see world.open
 		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
@@ -173,6 +175,7 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	for _, change := range changes {
 		change(&o)
 	}
+	w.seed(o)
 	n := &node{w: w, t: w.t, changes: &atomic.Uint64{}}
 	told := o.Changed
 	o.Changed = func(c keystore.Change) {
@@ -187,10 +190,36 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
 	}
-	if w.kind == "compact" {
-		keystore.UseCompact(n.Store)
+	if w.kind == "json" || w.text {
+		keystore.UseText(n.Store)
 	}
 	return n
+}
+
+// seed makes the store of a Cluster in no time: each master writes its markers
+// itself.
+func (w *world) seed(o keystore.Options) {
+	w.t.Helper()
+	if w.kind != "cluster" || !o.Create || w.seeded[o.Prefix] {
+		return
+	}
+	if w.seeded == nil {
+		w.seeded = map[string]bool{}
+	}
+	w.seeded[o.Prefix] = true
+	identity := "seed" + o.Prefix
+	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: theCluster(w.t), Protocol: 2})
+	defer func() { _ = cluster.Close() }()
+	const markers = "#!lua flags=allow-cross-slot-keys\nfor i = 2, #ARGV do redis.call('SET', ARGV[i], ARGV[1]) end return 0"
+	eachMaster(w.t, cluster, func(ctx context.Context, c *redis.Client) error {
+		args := []any{identity + ":1:0"}
+		for _, name := range keystore.MarkersOf(c.Options().Addr, cluster.ClusterSlots(ctx).Val(), o.Prefix) {
+			args = append(args, name)
+		}
+		return c.Eval(ctx, markers, nil, args...).Err()
+	})
+	cluster.Set(w.t.Context(), o.Prefix+"format:{"+o.Prefix+"store}", "2", 0)
+	cluster.Set(w.t.Context(), o.Prefix+"store", identity, 0)
 }
 
 // second is another node of the same store; an embedded one is its own.
@@ -434,17 +463,16 @@ func isBookkeeping(name, prefix string) bool {
 // bookkeeping.
 func dump(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
 	t.Helper()
-	all := dumpAll(t, client, prefix)
-	for name := range all {
-		if isBookkeeping(name, prefix) {
-			delete(all, name)
-		}
-	}
-	return all
+	return dumpOf(t, client, prefix, func(name string) bool { return !isBookkeeping(name, prefix) })
 }
 
 // dumpAll is dump with bookkeeping.
 func dumpAll(t *testing.T, client redis.UniversalClient, prefix string) map[string]string {
+	t.Helper()
+	return dumpOf(t, client, prefix, func(string) bool { return true })
+}
+
+func dumpOf(t *testing.T, client redis.UniversalClient, prefix string, wanted func(name string) bool) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	var mu sync.Mutex
@@ -452,6 +480,9 @@ func dumpAll(t *testing.T, client redis.UniversalClient, prefix string) map[stri
 		names := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 		for names.Next(ctx) {
 			name := names.Val()
+			if !wanted(name) {
+				continue
+			}
 			var text any
 			switch kind := c.Type(ctx, name).Val(); kind {
 			case "string":

@@ -114,25 +114,19 @@ func (i *importer) standing(ctx context.Context, waiting []*exported) (*keysHere
 
 // indexed returns the hashes that the index has for those ids.
 func (i *importer) indexed(ctx context.Context, wanted []indexEntry) (map[policy.KeyID]string, error) {
-	ids := make([]string, len(wanted))
+	ids := make([]policy.KeyID, len(wanted))
 	for n, e := range wanted {
-		ids[n] = e.id
+		ids[n] = policy.KeyID(e.id)
 	}
-	fields, of := fieldsOfIDs(ids)
-	values, err := i.s.hashFields(ctx, i.s.names.accountKeys(i.owner.account.ID), fields)
+	entries, err := i.s.indexEntriesOf(ctx, i.owner.account.ID, ids)
 	if err != nil {
 		return nil, err
 	}
 	hashes := map[policy.KeyID]string{}
-	var damaged error
-	eachOf(of, values, func(n int, mine []string) {
-		entry, found, err := entryOfFields(ids[n], mine)
-		if damaged = errors.Join(damaged, err); found {
-			hashes[policy.KeyID(ids[n])] = entry.tokenHash
+	for n, entry := range entries {
+		if entry != nil {
+			hashes[ids[n]] = entry.tokenHash
 		}
-	})
-	if damaged != nil {
-		return nil, errors.Join(ErrUnavailable, damaged)
 	}
 	return hashes, nil
 }

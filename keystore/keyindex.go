@@ -18,13 +18,15 @@ func (s *Store) index(ctx context.Context, account policy.AccountID) ([]indexEnt
 }
 
 func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) {
-	index := map[string]string{}
-	err := s.data.scan(ctx, name, scanPortion, func(portion []hashField, _ bool) error {
-		for _, f := range portion {
-			index[f.field] = f.value
-		}
+	fields := map[string]string{}
+	err := s.data.scan(ctx, name, func(field, value string) error {
+		fields[field] = value
 		return nil
 	})
+	var entries []indexEntry
+	if err == nil {
+		entries, err = parseIndexes(name, fields)
+	}
 	if err != nil {
 		return nil, errors.Join(ErrUnavailable, err)
 	}
@@ -33,9 +35,97 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 		return nil, errors.Join(ErrUnavailable, err)
 	}
 	if len(entries) == 0 {
-		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
+		return nil, s.trustAbsence(ctx, name)
 	}
 	return entries, nil
+}
+
+// someOfIndex returns some entries of the index of an account's keys, about n;
+// none only where there are none.
+func (s *Store) someOfIndex(ctx context.Context, account policy.AccountID, n int) ([]indexEntry, error) {
+	name := s.names.accountKeys(account)
+	fields, err := s.data.some(ctx, name, n)
+	if err != nil {
+		return nil, errors.Join(ErrUnavailable, err)
+	}
+	entries := make([]indexEntry, len(fields))
+	for i, f := range fields {
+		if entries[i], err = parseIndex(f.field, f.value); err != nil {
+			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
+		}
+	}
+	return entries, nil
+}
+
+// indexEntryOf returns the entry of a key of the account, or ErrNotFound, which
+// says nothing of an emptied store.
+func (s *Store) indexEntryOf(ctx context.Context, account policy.AccountID, id policy.KeyID) (indexEntry, error) {
+	return s.indexEntryAt(ctx, s.names.accountKeys(account), string(id))
+}
+
+func (s *Store) indexEntryAt(ctx context.Context, name, id string) (indexEntry, error) {
+	found, err := s.indexEntriesAt(ctx, name, []string{id})
+	switch {
+	case err != nil:
+		return indexEntry{}, err
+	case found[0] == nil:
+		return indexEntry{}, ErrNotFound
+	}
+	return *found[0], nil
+}
+
+// indexEntriesOf returns the entry of each of the keys of the account, nil for
+// one that has none.
+func (s *Store) indexEntriesOf(ctx context.Context, account policy.AccountID, ids []policy.KeyID) ([]*indexEntry, error) {
+	fields := make([]string, len(ids))
+	for i, id := range ids {
+		fields[i] = string(id)
+	}
+	return s.indexEntriesAt(ctx, s.names.accountKeys(account), fields)
+}
+
+func (s *Store) indexEntriesAt(ctx context.Context, name string, ids []string) ([]*indexEntry, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	fields, of := fieldsOfIDs(ids)
+	values, err := s.hashFields(ctx, name, fields)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]*indexEntry, len(ids))
+	var damaged error
+	eachOf(of, values, func(i int, mine []string) {
+		e, found, err := entryOfFields(ids[i], mine)
+		if damaged = errors.Join(damaged, err); found {
+			entries[i] = &e
+		}
+	})
+	if damaged != nil {
+		return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, damaged))
+	}
+	return entries, nil
+}
+
+// indexedIn reports which of the indexes, by their names, have the key.
+func (s *Store) indexedIn(ctx context.Context, indexes []string, id policy.KeyID) ([]bool, error) {
+	found := make([]bool, len(indexes))
+	for _, field := range fieldsOfID(string(id)) {
+		has, err := s.data.having(ctx, indexes, field)
+		if err != nil {
+			return nil, err
+		}
+		for i := range has {
+			found[i] = found[i] || has[i]
+		}
+	}
+	return found, nil
+}
+
+// indexed is the guard that holds a key in the index of its account, in the form
+// of the store.
+func (s *Store) indexed(account policy.AccountID, id policy.KeyID) guard {
+	return guard{key: s.names.accountKeys(account), has: s.usedField(string(id))}
 }
 
 // errUnknownEnd: an index has a key without a record, and nothing says that the
@@ -135,8 +225,8 @@ func (s *Store) settleIndex(ctx context.Context, account policy.AccountID) error
 		e.ends = endOf(&k.key)
 		entered := s.indexStep(account, e)
 		err = s.commit(ctx, change{
-			guards: []guard{{key: s.names.key(e.tokenHash), want: values[i].raw}},
-			steps:  append([]step{entered}, s.otherForm(entered, e.id)...),
+			guards: []guard{s.indexed(account, policy.KeyID(e.id)), {key: s.names.key(e.tokenHash), want: values[i].raw}},
+			steps:  []step{s.indexStep(account, e)},
 		})
 		if err != nil && !errors.Is(err, errMoved) { // a change that came first has written it
 			return fmt.Errorf("key %s: %w", e.id, err)

@@ -159,7 +159,7 @@ const manageTimeout = 2 * time.Second
 type Store struct {
 	o         Options
 	lookups   redis.UniversalClient // the reader's alone; nil for an embedded store
-	client    redis.UniversalClient // everybody else's; nil for an embedded store
+	client    redis.UniversalClient // everybody else's; likewise
 	committer committer
 	data      data
 	reader    getter
@@ -196,7 +196,7 @@ type Store struct {
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s, err := newStore(ctx, o)
+	s, err := newStore(o)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -209,7 +209,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.background.Go(func() { s.health.run(background) })
-	s.background.Go(func() { s.watch(background) })
+	if s.embedded == nil {
+		s.background.Go(func() { s.watch(background) })
+	}
 	if s.embedded == nil && !o.ReadOnly {
 		s.background.Go(func() { s.beat(background) })
 		s.background.Go(func() { s.redo(background) })
@@ -220,7 +222,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 // newStore makes a store that does nothing in the background yet.
-func newStore(ctx context.Context, o Options) (*Store, error) {
+func newStore(o Options) (*Store, error) {
 	if (o.Redis == nil) == (o.EmbeddedFile == "") {
 		return nil, errors.New("exactly one of Redis and an embedded file must be given")
 	}
@@ -235,8 +237,10 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.health = newHealth(s.client, s.o)
-	s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
-	s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	if s.embedded == nil {
+		s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
+		s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
+	}
 	s.keys = newMemories[[sha256.Size]byte, storedKey](o.CacheEntries)
 	s.accounts = newMemories[policy.AccountID, storedAccount](o.CacheEntries)
 	return s, nil
@@ -245,7 +249,6 @@ func newStore(ctx context.Context, o Options) (*Store, error) {
 // connect makes the client and the committer.
 func (s *Store) connect() error {
 	if s.o.Redis == nil {
-		s.markers = newMarkers(s.o.Prefix, false)
 		return s.openEmbedded()
 	}
 	s.lookups, s.client = s.o.Redis.clients(s.o.Timeout, s.o.Durability.Timeout)

@@ -18,10 +18,6 @@ type redisData struct{ client redis.UniversalClient }
 func (r redisData) now(ctx context.Context) (time.Time, error) { return r.client.Time(ctx).Result() }
 
 func (r redisData) fields(ctx context.Context, hash string, names ...string) ([]string, error) {
-	if len(names) == 1 {
-		value, err := r.client.HGet(ctx, hash, names[0]).Result()
-		return []string{value}, notNil(err)
-	}
 	found, err := r.client.HMGet(ctx, hash, names...).Result()
 	if err != nil {
 		return nil, err

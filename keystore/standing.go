@@ -133,43 +133,30 @@ func reachesSomething(s policy.SubaccountSet) error {
 // readKey finds a key of the account by its id. It returns the guard that
 // holds it as it was read.
 func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy.KeyID) (*storedKey, guard, error) {
-	indexed, found, err := s.indexedKey(ctx, account, id)
-	if err != nil {
-		return nil, guard{}, err
-	}
-	if !found {
+	entry, err := s.indexEntryOf(ctx, account, id)
+	if errors.Is(err, ErrNotFound) {
 		// Nothing is read into an empty answer of an emptied store.
 		if _, err := s.readRaw(ctx, s.names.account(account)); err != nil {
 			return nil, guard{}, err
 		}
 		return nil, guard{}, ErrNotFound
 	}
-	name := s.names.key(indexed.tokenHash)
+	if err != nil {
+		return nil, guard{}, err
+	}
+	name := s.names.key(entry.tokenHash)
 	raw, err := s.readRaw(ctx, name)
 	if err != nil {
 		return nil, guard{}, err
 	}
-	key, err := decodeIndexed(raw, indexed.tokenHash, account, id)
+	key, err := decodeIndexed(raw, entry.tokenHash, account, id)
 	if err == nil {
-		key.indexed = indexed.created
+		key.indexed = entry.created
 	}
 	if err == nil && lapsed(&key.key, s.o.Now()) {
 		return nil, guard{}, ErrNotFound
 	}
 	return key, guard{key: name, want: raw}, err
-}
-
-// indexedKey returns what the account's index has of a key, if it has it.
-func (s *Store) indexedKey(ctx context.Context, account policy.AccountID, id policy.KeyID) (indexEntry, bool, error) {
-	values, err := s.hashFields(ctx, s.names.accountKeys(account), fieldsOfID(string(id)))
-	if err != nil {
-		return indexEntry{}, false, err
-	}
-	e, found, err := entryOfFields(string(id), values)
-	if err != nil {
-		return indexEntry{}, false, errors.Join(ErrUnavailable, fmt.Errorf("index of account %s: %w", account, err))
-	}
-	return e, found, nil
 }
 
 // decodeIndexed decodes a record and checks that it is the one its index

@@ -36,10 +36,6 @@ const (
 // watch is subscribed to the changes that other nodes make, until ctx ends.
 // While it is not, nothing is answered from a cache.
 func (s *Store) watch(ctx context.Context) {
-	if s.embedded != nil {
-		s.hearsItself(ctx)
-		return
-	}
 	for ctx.Err() == nil {
 		err := s.bind(ctx)
 		if err == nil {
