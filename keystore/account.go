@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -173,8 +172,8 @@ func (s *Store) deleteAccount(ctx context.Context, by policy.Caller, id policy.A
 }
 
 // deleteKeys deletes the keys of an account that is no more, and all that was
-// counted, and returns how many entries its index had; or errMoved when there is
-// an account of that id again. It reads and removes a portion at a time.
+// counted, and returns how many keys there were; or errMoved when there is an
+// account of that id again. It reads and removes a portion at a time.
 func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error) {
 	noAccount := []guard{{key: s.names.account(id)}}
 	if err := s.forgetUsage(ctx, id, noAccount, everyKey); err != nil {
@@ -194,7 +193,7 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 	}
 }
 
-func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []hashField) error {
+func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []indexEntry) error {
 	ids := make([]policy.KeyID, len(portion))
 	c := change{guards: guards}
 	for i, e := range portion {

@@ -280,11 +280,7 @@ func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
 	if err := s.format.set(formatCompact); err != nil {
 		return err
 	}
-	err = s.rewriteRecords(ctx, progress)
-	if err == nil {
-		err = s.eachAccount(ctx, func(account policy.AccountID) error { return s.settleIndex(ctx, account) })
-	}
-	if err != nil {
+	if err := s.rewriteRecords(ctx, progress); err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
 	err = s.eachAccount(ctx, func(account policy.AccountID) error { return s.settleIndex(ctx, account) })

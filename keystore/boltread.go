@@ -48,7 +48,7 @@ func (e *embedded) in(ctx context.Context, bucket []byte, read func(boltBucket) 
 // get is the read of the hot path.
 func (e *embedded) get(ctx context.Context, name string) (v value, err error) {
 	err = e.in(ctx, valuesBucket, func(b boltBucket) error {
-		v, err = valueIn(b, name)
+		v, err = e.valueIn(b, name)
 		return err
 	})
 	return v, err
@@ -58,7 +58,7 @@ func (e *embedded) many(ctx context.Context, names []string) ([]value, error) {
 	values := make([]value, len(names))
 	err := e.in(ctx, valuesBucket, func(b boltBucket) (err error) {
 		for i, name := range names {
-			if values[i], err = valueIn(b, name); err != nil {
+			if values[i], err = e.valueIn(b, name); err != nil {
 				return err
 			}
 		}
@@ -67,15 +67,18 @@ func (e *embedded) many(ctx context.Context, names []string) ([]value, error) {
 	return values, err
 }
 
-func valueIn(b boltBucket, name string) (value, error) {
+func (e *embedded) valueIn(b boltBucket, name string) (value, error) {
 	raw, _, found, err := b.get([]byte(name))
 	if err != nil {
 		return value{}, err
 	}
-	if !found {
-		return value{}, nil
+	v := value{found: found}
+	if found {
+		v.raw = string(raw)
 	}
-	return value{raw: string(raw), found: true}, nil
+	marker, _, _, err := b.get([]byte(e.marker))
+	v.marker = string(marker)
+	return v, err
 }
 
 func (e *embedded) now(context.Context) (time.Time, error) { return e.clock(), nil }
@@ -101,18 +104,18 @@ func (e *embedded) fields(ctx context.Context, hash string, names ...string) ([]
 	return values, err
 }
 
-func (e *embedded) scan(ctx context.Context, hash string, n int, each func(portion []hashField, whole bool) error) error {
+func (e *embedded) scan(ctx context.Context, hash string, each func(field, value string) error) error {
 	for from := ""; ; {
-		portion, err := e.fieldsFrom(ctx, hash, from, n)
+		portion, err := e.fieldsFrom(ctx, hash, from, scanPortion)
 		if err != nil {
 			return err
 		}
-		if len(portion) > 0 {
-			if err := each(portion, from == "" && len(portion) < n); err != nil {
+		for _, f := range portion {
+			if err := each(f.field, f.value); err != nil {
 				return err
 			}
 		}
-		if len(portion) < n {
+		if len(portion) < scanPortion {
 			return nil
 		}
 		from = portion[len(portion)-1].field + "\x00"
@@ -225,16 +228,13 @@ func existsIn(tx *bbolt.Tx, name string, now int64) (bool, error) {
 	return bytes.HasPrefix(key, prefix), nil
 }
 
-func (e *embedded) having(ctx context.Context, hashes []string, fields ...string) ([]bool, error) {
+func (e *embedded) having(ctx context.Context, hashes []string, field string) ([]bool, error) {
 	have := make([]bool, len(hashes))
 	err := e.in(ctx, hashesBucket, func(b boltBucket) error {
 		for i, hash := range hashes {
-			for _, field := range fields {
-				found, err := b.has(hash, field)
-				if err != nil {
-					return err
-				}
-				have[i] = have[i] || found
+			var err error
+			if have[i], err = b.has(hash, field); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -24,12 +24,11 @@ type data interface {
 	// fields returns the values of the fields of a hash, in the order of names;
 	// "" for one that is not there. No field of the store holds "".
 	fields(ctx context.Context, hash string, names ...string) ([]string, error)
-	// scan calls each for portions of the hash of about n fields, in no order, and
-	// tells it of the first whether it is the whole hash. Others may change the hash
-	// between two portions: a field that is there from the beginning to the end
-	// comes exactly once, another at most once. It returns the error of each as it
-	// is.
-	scan(ctx context.Context, hash string, n int, each func(portion []hashField, whole bool) error) error
+	// scan calls each for every field of the hash, in no order. It reads portions
+	// of about scanPortion, between which others may change the hash: a field that
+	// is there from the beginning to the end comes exactly once, another at most
+	// once. It returns the error of each as it is.
+	scan(ctx context.Context, hash string, each func(field, value string) error) error
 	// some returns some fields of the hash, about n, in no order; none only where
 	// the hash is empty.
 	some(ctx context.Context, hash string, n int) ([]hashField, error)
@@ -40,8 +39,8 @@ type data interface {
 	lengths(ctx context.Context, names []string) ([]int, error)
 	// exist reports which of the names hold anything.
 	exist(ctx context.Context, names []string) ([]bool, error)
-	// having reports which of the hashes have one of the fields.
-	having(ctx context.Context, hashes []string, fields ...string) ([]bool, error)
+	// having reports which of the hashes have the field.
+	having(ctx context.Context, hashes []string, field string) ([]bool, error)
 	// members returns up to n members of a sorted set, the highest score first, and
 	// those of the same score in falling order: from the first, or from the first
 	// behind after, which need not be there any more. n is at most scanPortion.
@@ -59,9 +58,9 @@ type data interface {
 	remove(ctx context.Context, name string) error
 }
 
-// getter reads single values, each together with the marker that vouches for it,
-// where the store has any: see Store.trust. An error says nothing about any of the
-// names.
+// getter reads single values, each together with the marker that vouches for it:
+// without the marker, "no such value" means nothing. An error says nothing about
+// any of the names.
 type getter interface {
 	get(ctx context.Context, name string) (value, error)
 	many(ctx context.Context, names []string) ([]value, error)

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
@@ -23,14 +22,13 @@ const lockPatience = time.Second
 // node. Every change is on the disk before it is acknowledged. It implements
 // data, getter and committer.
 type embedded struct {
-	db   *bbolt.DB
-	file string
-	time func() time.Time
-	log  *zap.Logger
+	db     *bbolt.DB
+	file   string
+	marker string // the name of the value that is read beside every other
+	time   func() time.Time
+	log    *zap.Logger
 	// heard is told of what is published, in order, by the goroutine that writes.
 	heard func(message string)
-	// wrote is told how each write to the disk has ended.
-	wrote func(error)
 	// update is db.Update but in tests.
 	update func(func(*bbolt.Tx) error) error
 
@@ -50,15 +48,15 @@ type embedded struct {
 
 // embeddedOptions says how an embedded store is opened.
 type embeddedOptions struct {
-	file  string
-	names names
+	file   string
+	marker string
+	names  names
 	// create begins a store where there is none; readOnly changes nothing on the
 	// disk, whatever is asked for.
 	create, readOnly bool
 	now              func() time.Time
 	log              *zap.Logger
 	heard            func(message string)
-	wrote            func(error)
 }
 
 // openEmbedded opens the store in the file, or begins it, or moves what a journal
@@ -119,7 +117,7 @@ func openFile(o embeddedOptions, file string) (*embedded, error) {
 		return nil, fmt.Errorf("open store: %s: %w", file, err)
 	}
 	e := &embedded{
-		db: db, file: file, time: o.now, log: o.log, heard: o.heard, wrote: o.wrote,
+		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard,
 		queue: make(chan pending), closing: make(chan struct{}),
 	}
 	e.update = db.Update
@@ -143,7 +141,6 @@ func (e *embedded) started() (*embedded, error) {
 	if !e.db.IsReadOnly() {
 		e.sweep()
 	}
-	e.releasePages()
 	e.running.Go(e.writeAll)
 	return e, nil
 }
@@ -195,5 +192,5 @@ func (s *Store) openEmbedded() error {
 		return err
 	}
 	s.embedded, s.data, s.reader, s.committer = e, e, e, e
-	return s.format.set(formatCompact) // no older version can read the file
+	return nil
 }

@@ -175,16 +175,23 @@ func (x *exporter) key(ctx context.Context, owner *storedAccount, e indexEntry, 
 // record, or "" for a key that was removed meanwhile or has ended. Anything else
 // is an error: an export must not silently lack what was lost.
 func (x *exporter) missing(ctx context.Context, account policy.AccountID, e indexEntry) (raw string, err error) {
+	if e.hasEnded(x.s.o.Now().Unix()) {
+		return "", nil
+	}
 	// A change writes the index before the record that it makes, and removes the
 	// record before the entry.
-	for range 2 {
-		now, listed, err := x.s.indexedKey(ctx, account, policy.KeyID(e.id))
-		if err != nil || !listed || now.hasEnded(x.s.o.Now().Unix()) {
-			return "", err
-		}
-		if raw, err = x.s.readRaw(ctx, x.s.names.key(e.tokenHash)); err != nil || raw != "" {
-			return raw, err
-		}
+	now, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id))
+	if errors.Is(err, ErrNotFound) || err == nil && now.hasEnded(x.s.o.Now().Unix()) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if raw, err = x.s.readRaw(ctx, x.s.names.key(now.tokenHash)); err != nil || raw != "" {
+		return raw, err
+	}
+	if _, err := x.s.indexEntryOf(ctx, account, policy.KeyID(e.id)); errors.Is(err, ErrNotFound) {
+		return "", nil // it was being removed
 	}
 	return "", errUnknownEnd
 }

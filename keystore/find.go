@@ -49,7 +49,7 @@ func (s *Store) accountWith(ctx context.Context, id policy.KeyID) (policy.Accoun
 		for i, m := range part {
 			indexes[i] = s.names.accountKeys(policy.AccountID(m.name))
 		}
-		found, err := s.data.having(ctx, indexes, fieldsOfID(string(id))...)
+		found, err := s.indexedIn(ctx, indexes, id)
 		if err != nil {
 			return errors.Join(ErrUnavailable, err)
 		}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
+
+	"gatehouse/policy"
 )
 
 // account begins with another account. What it comes to, its keys and users do
@@ -190,3 +193,7 @@ func (i *importer) putUser(ctx context.Context, u storedUser, created int64, gua
 	}
 	return i.commit(ctx, change{guards: guards, steps: steps}, id, nil)
 }
+
+// goneForGood reports whether a key has gone, whether or not the store has dropped
+// its record yet.
+func goneForGood(k *policy.Key, now time.Time) bool { return ended(endOf(k), now.Unix()) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -28,11 +27,7 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 		entries, err = parseIndexes(name, fields)
 	}
 	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	entries, err := parseIndexes(name, index)
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
+		return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
 	}
 	if len(entries) == 0 {
 		return nil, s.trustAbsence(ctx, name)
@@ -129,15 +124,14 @@ func (s *Store) indexed(account policy.AccountID, id policy.KeyID) guard {
 }
 
 // errUnknownEnd: an index has a key without a record, and nothing says that the
-// key has ended. It may be that records were lost, or that the key has ended with
-// a version that wrote no ends into indexes.
-var errUnknownEnd = errors.New("its record is missing, and nothing says that it has ended: restore the store's data, or, " +
-	"where nothing was lost, have gatehouse store upgrade drop what earlier versions have left")
+// key has ended. It may be that records were lost, or that the key was made, or
+// has ended, with a version that wrote no ends into indexes.
+var errUnknownEnd = errors.New("its record is missing, and nothing says that it has ended")
 
 // hasEnded reports whether the key of the entry is gone for good: that is known
 // by its end, and never by a record that was not found, which may have been lost
 // and may come back.
-func (e indexEntry) hasEnded(now int64) bool { return ended(e.ends, now) }
+func (e indexEntry) hasEnded(now int64) bool { return e.ends != 0 && e.ends <= now }
 
 // prune drops the index entries of keys that are gone for good, so that they
 // do not count against the account's limit. It reports whether there were any.
@@ -156,27 +150,23 @@ func (s *Store) prune(ctx context.Context, account policy.AccountID) (bool, erro
 	unknown := 0
 	for i, e := range entries {
 		switch {
-		case !values[i].found && !e.hasEnded(now.Unix()):
-			unknown++
-		case !values[i].found:
-			gone = append(gone, e)
-		default:
+		case values[i].found:
 			// An end that was not written to the end of a change is not believed.
-			if k, err := decodeKey(values[i].raw, e.tokenHash); err == nil && goneForGood(&k.key, now) {
+			if k, err := decodeKey(values[i].raw, e.tokenHash); err == nil && e.hasEnded(now.Unix()) && goneForGood(&k.key, now) {
 				gone = append(gone, e)
 			}
+		case e.hasEnded(now.Unix()):
+			gone = append(gone, e)
+		default:
+			unknown++
 		}
 	}
 	if unknown > 0 {
-		s.o.Log.Warn("keys of an account are listed without a record, and count against its limit",
+		s.o.Log.Warn("keys of an account are listed without a record, and count against its limit: an upgrade of the store drops them",
 			zap.String("account", string(account)), zap.Int("keys", unknown), zap.Error(errUnknownEnd))
 	}
 	return s.dropEntries(ctx, account, gone)
 }
-
-// goneForGood reports whether a key has gone, whether or not the store has dropped
-// its record yet.
-func goneForGood(k *policy.Key, now time.Time) bool { return ended(endOf(k), now.Unix()) }
 
 // dropEntries removes index entries of keys that are gone, and what was counted
 // of these. It reports whether there were any.
@@ -213,23 +203,25 @@ func (s *Store) settleIndex(ctx context.Context, account policy.AccountID) error
 	var gone []indexEntry
 	for i, e := range entries {
 		if !values[i].found {
-			if e.created < s.o.Now().Add(-orphanAge).UnixMilli() {
+			// Its record may have been written between the two readings.
+			if raw, err := s.readRaw(ctx, s.names.key(e.tokenHash)); err != nil {
+				return err
+			} else if raw == "" && e.created < s.o.Now().Add(-orphanAge).UnixMilli() {
 				gone = append(gone, e)
 			}
 			continue
 		}
 		k, err := decodeKey(values[i].raw, e.tokenHash)
 		if err != nil || e.ends == endOf(&k.key) {
-			continue // one that cannot be read is told of where it is used
+			continue // one that cannot be read is said where it is used
 		}
 		e.ends = endOf(&k.key)
-		entered := s.indexStep(account, e)
 		err = s.commit(ctx, change{
 			guards: []guard{s.indexed(account, policy.KeyID(e.id)), {key: s.names.key(e.tokenHash), want: values[i].raw}},
 			steps:  []step{s.indexStep(account, e)},
 		})
 		if err != nil && !errors.Is(err, errMoved) { // a change that came first has written it
-			return fmt.Errorf("key %s: %w", e.id, err)
+			return err
 		}
 	}
 	_, err = s.dropEntries(ctx, account, gone)

@@ -206,7 +206,7 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 		// lost.
 		return target.key, before, s.commit(ctx, change{steps: []step{s.publishKey(target.tokenHash)}})
 	}
-	steps := []step{set, s.publishKey(target.tokenHash)}
+	steps := []step{set}
 	if set.Ends != 0 || endOf(&before) != 0 {
 		// Behind the record, which says for certain whether the key is there still.
 		index := indexEntry{id: string(id), created: target.indexed, tokenHash: target.tokenHash, ends: set.Ends}

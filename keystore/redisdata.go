@@ -2,9 +2,7 @@ package keystore
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -32,27 +30,25 @@ func (r redisData) fields(ctx context.Context, hash string, names ...string) ([]
 	return values, nil
 }
 
-func (r redisData) scan(ctx context.Context, hash string, n int, each func(portion []hashField, whole bool) error) error {
+func (r redisData) scan(ctx context.Context, hash string, each func(field, value string) error) error {
 	// A scan may return a field twice while Redis resizes the hash.
-	seen := map[string]bool{}
+	var seen map[string]bool
 	for cursor := uint64(0); ; {
-		pairs, next, err := r.client.HScan(ctx, hash, cursor, "", int64(n)).Result()
+		pairs, next, err := r.client.HScan(ctx, hash, cursor, "", scanPortion).Result()
 		if err != nil {
 			return err
 		}
-		whole := cursor == 0 && next == 0
-		portion := make([]hashField, 0, len(pairs)/2)
+		if seen == nil && next != 0 {
+			seen = make(map[string]bool, 2*scanPortion)
+		}
 		for i := 0; i+1 < len(pairs); i += 2 {
-			if !whole && seen[pairs[i]] {
+			if seen[pairs[i]] {
 				continue
 			}
-			if !whole {
+			if seen != nil {
 				seen[pairs[i]] = true
 			}
-			portion = append(portion, hashField{pairs[i], pairs[i+1]})
-		}
-		if len(portion) > 0 {
-			if err := each(portion, whole); err != nil {
+			if err := each(pairs[i], pairs[i+1]); err != nil {
 				return err
 			}
 		}
@@ -63,15 +59,19 @@ func (r redisData) scan(ctx context.Context, hash string, n int, each func(porti
 }
 
 func (r redisData) some(ctx context.Context, hash string, n int) ([]hashField, error) {
-	var found []hashField
-	err := r.scan(ctx, hash, n, func(portion []hashField, _ bool) error {
-		found = portion
-		return errFound
-	})
-	if errors.Is(err, errFound) {
-		err = nil
+	for cursor := uint64(0); ; {
+		pairs, next, err := r.client.HScan(ctx, hash, cursor, "", int64(n)).Result()
+		if err != nil {
+			return nil, err
+		}
+		found := make([]hashField, 0, len(pairs)/2)
+		for i := 0; i+1 < len(pairs); i += 2 {
+			found = append(found, hashField{pairs[i], pairs[i+1]})
+		}
+		if cursor = next; len(found) > 0 || cursor == 0 {
+			return found, nil
+		}
 	}
-	return found, err
 }
 
 func (r redisData) hashes(ctx context.Context, names []string) ([]map[string]string, error) {
@@ -96,13 +96,8 @@ func (r redisData) exist(ctx context.Context, names []string) ([]bool, error) {
 	return there, err
 }
 
-func (r redisData) having(ctx context.Context, hashes []string, fields ...string) ([]bool, error) {
-	found, err := piped(ctx, r.client, hashes, func(p redis.Pipeliner, name string) *redis.SliceCmd { return p.HMGet(ctx, name, fields...) })
-	have := make([]bool, len(found))
-	for i, values := range found {
-		have[i] = slices.ContainsFunc(values, func(v any) bool { return v != nil })
-	}
-	return have, err
+func (r redisData) having(ctx context.Context, hashes []string, field string) ([]bool, error) {
+	return piped(ctx, r.client, hashes, func(p redis.Pipeliner, name string) *redis.BoolCmd { return p.HExists(ctx, name, field) })
 }
 
 // piped asks the same of each of the names, by one pipeline.

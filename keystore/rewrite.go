@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// rewriteScan is about how many fields of a hash are read by one command, unless
-	// Redis packs it, which then has at most 512.
+	// rewriteScan is how many accounts are read by one command, and about how
+	// many fields of a hash, unless Redis packs it, which then has at most 512.
 	rewriteScan = 500
 	// rewritePortion is how many records one change writes.
 	rewritePortion = 50
@@ -49,16 +49,22 @@ func (s *Store) rewriteRecords(ctx context.Context, progress func(done int)) err
 }
 
 // eachAccount calls f for every account there is from the beginning to the
-// end.
+// end, for some of them twice.
 func (s *Store) eachAccount(ctx context.Context, f func(policy.AccountID) error) error {
-	return s.eachAccounts(ctx, func(part []member) error {
-		for _, m := range part {
-			if err := f(policy.AccountID(m.name)); err != nil {
+	for cursor := uint64(0); ; {
+		members, next, err := s.client.ZScan(ctx, s.names.accounts(), cursor, "", rewriteScan).Result()
+		if err != nil {
+			return errors.Join(ErrUnavailable, err)
+		}
+		for i := 0; i+1 < len(members); i += 2 { // each with its score
+			if err := f(policy.AccountID(members[i])); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
 }
 
 // rewriteAccount returns how many keys the account has.

@@ -50,21 +50,29 @@ func mergeTwice(all []rewritten, better func(a, b hashField) bool) []rewritten {
 // then.
 func (s *Store) rewriteHash(ctx context.Context, hash string, form func(read []hashField) ([]rewritten, error)) error {
 	var moved error
-	err := s.data.scan(ctx, hash, rewriteScan, func(read []hashField, whole bool) error {
+	for cursor := uint64(0); ; {
+		pairs, next, err := s.client.HScan(ctx, hash, cursor, "", rewriteScan).Result()
+		if err != nil {
+			return errors.Join(ErrUnavailable, err)
+		}
+		read := make([]hashField, 0, len(pairs)/2)
+		for i := 0; i+1 < len(pairs); i += 2 {
+			read = append(read, hashField{pairs[i], pairs[i+1]})
+		}
 		all, err := form(read)
 		if err != nil {
 			return err
 		}
-		err = s.writeFields(ctx, hash, whole && len(all) == len(read) && len(read) <= packedFields, all)
-		if errors.Is(err, errMoved) {
-			moved, err = err, nil
+		whole := cursor == 0 && next == 0 && len(all) == len(read) && len(read) <= packedFields
+		err = s.writeFields(ctx, hash, whole, all)
+		if err != nil && !errors.Is(err, errMoved) {
+			return err
 		}
-		return err
-	})
-	if err != nil {
-		return asUnavailable(err)
+		moved = errors.Join(moved, err)
+		if cursor = next; cursor == 0 {
+			return moved
+		}
 	}
-	return moved
 }
 
 // writeFields writes the fields that are not yet as they shall be: all of the

@@ -2,8 +2,6 @@ package keystore
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 
 	"gatehouse/policy"
@@ -38,16 +36,9 @@ func (s *Store) addSession(ctx context.Context, now *standing, by policy.Caller,
 		return err
 	}
 	index := s.names.sessions(account, id)
-	values, err := s.hashFields(ctx, index, []string{by.Session})
+	entry, err := s.indexEntryAt(ctx, index, by.Session)
 	if err != nil {
 		return err
-	}
-	if values[0] == "" {
-		return ErrNotFound
-	}
-	entry, err := parseIndex(by.Session, values[0])
-	if err != nil {
-		return errors.Join(ErrUnavailable, fmt.Errorf("index of sessions of user %s: %w", id, err))
 	}
 	session, _, err := s.readSessionAt(ctx, entry.tokenHash)
 	if err != nil {

@@ -139,7 +139,6 @@ func (s *Store) readKey(ctx context.Context, account policy.AccountID, id policy
 		if _, err := s.readRaw(ctx, s.names.account(account)); err != nil {
 			return nil, guard{}, err
 		}
-		return nil, guard{}, ErrNotFound
 	}
 	if err != nil {
 		return nil, guard{}, err

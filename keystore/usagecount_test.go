@@ -261,7 +261,7 @@ func TestLostAnswerCountsOnce(t *testing.T) {
 		return err
 	})
 	n.count(k.ID, "acme", read, "allowed", w.clock.Now())
-	for _, what := range []string{"hmget", "answer"} {
+	for _, what := range []string{"hget", "answer"} {
 		broken.Store(what)
 		if err := n.FlushUsage(t.Context()); err == nil {
 			t.Errorf("%s: got no error", what)
