@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -180,29 +181,37 @@ func (s *Store) deleteKeys(ctx context.Context, id policy.AccountID) (int, error
 		return 0, err
 	}
 	for deleted := 0; ; {
-		entries, err := s.someOfIndex(ctx, id, deletePortion)
-		if err != nil || len(entries) == 0 {
-			return deleted, err
+		fields, err := s.data.some(ctx, s.names.accountKeys(id), deletePortion)
+		if err != nil {
+			return 0, errors.Join(ErrUnavailable, err)
 		}
-		for portion := range slices.Chunk(entries, deletePortion) {
+		if len(fields) == 0 {
+			return deleted, nil
+		}
+		for portion := range slices.Chunk(fields, deletePortion) {
 			if err := s.deletePortionOf(ctx, id, noAccount, portion); err != nil {
 				return 0, err
 			}
 		}
-		deleted += len(entries)
+		deleted += len(fields)
 	}
 }
 
-func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []indexEntry) error {
+// deletePortionOf deletes the keys of some fields of the index, also of those that
+// cannot be read.
+func (s *Store) deletePortionOf(ctx context.Context, id policy.AccountID, guards []guard, portion []hashField) error {
 	ids := make([]policy.KeyID, len(portion))
 	c := change{guards: guards}
-	for i, e := range portion {
-		ids[i] = policy.KeyID(e.id)
-		c.steps = append(c.steps, step{Kind: stepDel, Key: s.names.key(e.tokenHash)})
-		for _, field := range fieldsOfID(e.id) {
-			c.steps = append(c.steps, step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: field})
+	for i, f := range portion {
+		ids[i] = policy.KeyID(idOfField(f.field))
+		tokenHash, _, _ := strings.Cut(f.value, ":")
+		if e, err := parseIndex(f.field, f.value); err == nil {
+			tokenHash = e.tokenHash
 		}
-		c.steps = append(c.steps, s.publishKey(e.tokenHash))
+		c.steps = append(c.steps,
+			step{Kind: stepDel, Key: s.names.key(tokenHash)},
+			step{Kind: stepHDel, Key: s.names.accountKeys(id), Field: f.field},
+			s.publishKey(tokenHash))
 	}
 	if err := s.forgetUsage(ctx, id, guards, ids...); err != nil {
 		return err

@@ -224,14 +224,17 @@ func Init(ctx context.Context, o Options) error {
 // Accept accepts the store as it is, though it has lost changes that were
 // acknowledged: nodes go on with it, and management with them.
 func Accept(ctx context.Context, o Options) error {
+	if o.EmbeddedFile != "" {
+		if err := acceptEmbedded(o); err != nil {
+			return fmt.Errorf("accept store: %w", err)
+		}
+		return nil
+	}
 	s, err := newStore(o)
 	if err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}
 	defer func() { _ = s.disconnect() }()
-	if s.embedded != nil {
-		return nil
-	}
 	if err := s.bind(ctx); err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}

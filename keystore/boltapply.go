@@ -10,6 +10,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// streamFill is how full pages of entries are left when they are split: entries
+// come one behind the other.
+const streamFill = 0.9
+
 // applying is a change within its transaction.
 type applying struct {
 	values, hashes, sets, streams boltBucket
@@ -30,6 +34,7 @@ func applyChange(tx *bbolt.Tx, c change, at time.Time) error {
 			return err
 		}
 	}
+	a.streams.b.FillPercent = streamFill
 	for _, g := range c.guards {
 		holds, err := a.holds(g)
 		if err != nil {

@@ -21,8 +21,8 @@ const (
 
 var (
 	errStoreClosed = errors.New("the store is closed")
-	// errUncertain: a commit is visible, and may not be on the disk.
-	errUncertain = errors.New("the disk did not confirm a change that was written: restart the gateway, and look at the disk")
+	// errUnconfirmed: a commit is visible, and may not be on the disk.
+	errUnconfirmed = fmt.Errorf("%w: the disk did not confirm what was written: look at the disk, and restart the gateway", ErrUncertain)
 )
 
 // pending is a change that waits for its transaction. done gets one message.
@@ -33,8 +33,9 @@ type pending struct {
 
 // commit makes the change durable and visible in one transaction with its
 // guards. Changes that come while the disk is written share the next
-// transaction; a change that comes alone waits for nobody. An error other than
-// errMoved and ErrKeyLimit after ctx ended leaves open what became of it.
+// transaction; a change that comes alone waits for nobody. Once its transaction has
+// begun, it is waited for however long the disk takes, and whatever ctx says: what
+// became of it is known.
 func (e *embedded) commit(ctx context.Context, c change) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -47,12 +48,7 @@ func (e *embedded) commit(ctx context.Context, c change) error {
 	case <-e.closing:
 		return errStoreClosed
 	}
-	select {
-	case err := <-p.done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("a change was being written: %w", ctx.Err())
-	}
+	return <-p.done
 }
 
 // writeAll commits what waits, and removes what has ended, until the store is
@@ -68,6 +64,7 @@ func (e *embedded) writeAll() {
 			e.commitAll(e.waiting(first))
 		case <-sweep.C:
 			e.sweep()
+			e.releasePages()
 		case <-retry.C:
 			if e.lastWriteError() != nil {
 				e.probe()
@@ -148,7 +145,7 @@ var errNothingToWrite = errors.New("nothing to write")
 func failedGuard(err error) bool { return errors.Is(err, errMoved) || errors.Is(err, ErrKeyLimit) }
 
 // write runs one transaction. What it returns is about that transaction alone,
-// unless it is errUncertain: from then on nothing is written any more.
+// unless it is errUnconfirmed: from then on nothing is written any more.
 func (e *embedded) write(do func(tx *bbolt.Tx) error) (err error) {
 	e.writing.Lock()
 	defer e.writing.Unlock()
@@ -190,13 +187,16 @@ func (e *embedded) clearUp(err *error, id *int) {
 		return nil
 	})
 	if failed != nil || visible >= *id {
-		e.broken = errors.Join(errUncertain, *err)
+		e.broken = fmt.Errorf("%w: %w", errUnconfirmed, *err)
 		*err = e.broken
 	}
 }
 
 // noteWrite keeps how the last write to the disk has ended.
 func (e *embedded) noteWrite(err error) {
+	if e.wrote != nil {
+		e.wrote(err)
+	}
 	if err == nil {
 		e.failing.Store(nil)
 		return

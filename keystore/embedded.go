@@ -29,6 +29,8 @@ type embedded struct {
 	log    *zap.Logger
 	// heard is told of what is published, in order, by the goroutine that writes.
 	heard func(message string)
+	// wrote is told how each write to the disk has ended.
+	wrote func(error)
 	// update is db.Update but in tests.
 	update func(func(*bbolt.Tx) error) error
 
@@ -57,6 +59,9 @@ type embeddedOptions struct {
 	now              func() time.Time
 	log              *zap.Logger
 	heard            func(message string)
+	wrote            func(error)
+	// accept opens also a file whose last change may be missing.
+	accept bool
 }
 
 // openEmbedded opens the store in the file, or begins it, or moves what a journal
@@ -86,6 +91,9 @@ func openEmbedded(o embeddedOptions) (*embedded, error) {
 	e, err := openFile(o, file)
 	if err != nil {
 		return nil, err
+	}
+	if err := e.checkMetas(); err != nil && !o.accept {
+		return nil, errors.Join(fmt.Errorf("open store: %s: %w", file, err), e.db.Close())
 	}
 	return e.started()
 }
@@ -117,7 +125,7 @@ func openFile(o embeddedOptions, file string) (*embedded, error) {
 		return nil, fmt.Errorf("open store: %s: %w", file, err)
 	}
 	e := &embedded{
-		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard,
+		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard, wrote: o.wrote,
 		queue: make(chan pending), closing: make(chan struct{}),
 	}
 	e.update = db.Update
@@ -141,6 +149,7 @@ func (e *embedded) started() (*embedded, error) {
 	if !e.db.IsReadOnly() {
 		e.sweep()
 	}
+	e.releasePages()
 	e.running.Go(e.writeAll)
 	return e, nil
 }
@@ -187,10 +196,28 @@ func (s *Store) openEmbedded() error {
 			s.invalidate(message)
 			s.propagated(message)
 		},
+		wrote: s.wroteEmbedded,
 	})
 	if err != nil {
 		return err
 	}
 	s.embedded, s.data, s.reader, s.committer = e, e, e, e
 	return nil
+}
+
+// wroteEmbedded tells the store's health whether changes are taken.
+func (s *Store) wroteEmbedded(err error) {
+	if s.health != nil { // there is none yet while the file is opened
+		s.health.reported("", report{state: StateOK, write: err})
+	}
+}
+
+// acceptEmbedded takes a file as it is whose last change may be missing.
+func acceptEmbedded(o Options) error {
+	e, err := openEmbedded(embeddedOptions{file: o.EmbeddedFile, marker: names{o.Prefix}.store(), names: names{o.Prefix}, now: o.Now, log: o.Log, accept: true})
+	if err != nil {
+		return err
+	}
+	e.probe() // which writes what was damaged anew
+	return errors.Join(e.lastWriteError(), e.checkMetas(), e.close())
 }

@@ -35,23 +35,6 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 	return entries, nil
 }
 
-// someOfIndex returns some entries of the index of an account's keys, about n;
-// none only where there are none.
-func (s *Store) someOfIndex(ctx context.Context, account policy.AccountID, n int) ([]indexEntry, error) {
-	name := s.names.accountKeys(account)
-	fields, err := s.data.some(ctx, name, n)
-	if err != nil {
-		return nil, errors.Join(ErrUnavailable, err)
-	}
-	entries := make([]indexEntry, len(fields))
-	for i, f := range fields {
-		if entries[i], err = parseIndex(f.field, f.value); err != nil {
-			return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
-		}
-	}
-	return entries, nil
-}
-
 // indexEntryOf returns the entry of a key of the account, or ErrNotFound, which
 // says nothing of an emptied store.
 func (s *Store) indexEntryOf(ctx context.Context, account policy.AccountID, id policy.KeyID) (indexEntry, error) {
