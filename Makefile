@@ -5,9 +5,10 @@ FUZZTIME ?= 30s
 BENCH_ROUNDS ?= 5
 KEYS ?= 1000000
 IMAGE ?= gatehouse:dev
+SOAK ?= TestFaultMatrix|TestThreeGateways|TestSiege|TestRevocationBound
 export CGO_ENABLED ?= 1
 
-.PHONY: help build test deploytest lint fuzz bench size cover golden image vuln deps run
+.PHONY: help build test soak siege deploytest lint fuzz bench size cover golden image vuln deps run
 
 help: ## say what each target does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +24,12 @@ deps: ## install what the tests need beside Go (Debian packages)
 
 test: deps ## run all tests, with nothing left out
 	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=12m ./...
+
+soak: deps ## the fault matrix and the bounds at length (15 minutes); writes docs/reliability.md
+	GATEHOUSE_SOAK=1 GATEHOUSE_TEST_REQUIRE=1 go test -count=1 -parallel=2 -timeout=20m -v -run '$(SOAK)' ./cmd/gatehouse -reliability $(CURDIR)/docs/reliability.md
+
+siege: deps ## kill -9 of gateways and of Redis, again and again, while changes are acknowledged
+	GATEHOUSE_SOAK=1 GATEHOUSE_TEST_REQUIRE=1 go test -count=1 -timeout=20m -v -run TestSiege ./cmd/gatehouse
 
 deploytest: deps ## check deploy/: chart, Compose project, units, image (builds Helm and more: some minutes)
 	cd deploy/check && GATEHOUSE_TEST_REQUIRE=1 go test -vet=off -shuffle=on -count=1 -timeout=20m ./...

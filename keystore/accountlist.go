@@ -24,8 +24,8 @@ func (s *Store) ListAccounts(ctx context.Context, cursor string, limit int) ([]A
 	if err != nil {
 		return nil, "", fmt.Errorf("list accounts: %w", errors.Join(ErrUnavailable, err))
 	}
-	if err := s.Ready(ctx); err != nil {
-		return nil, "", fmt.Errorf("list accounts: %w", err) // of an emptied or replaced store
+	if err := s.trustAbsence(ctx, s.names.accounts()); err != nil {
+		return nil, "", fmt.Errorf("list accounts: %w", err)
 	}
 	next := ""
 	if len(page) > limit {
@@ -68,7 +68,7 @@ func (s *Store) eachAccounts(ctx context.Context, visit func([]member) error) er
 			}
 		}
 		if len(portion) < accountPortion {
-			return nil
+			return s.trustAbsence(ctx, s.names.accounts())
 		}
 		after = &portion[len(portion)-1]
 	}

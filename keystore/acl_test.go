@@ -36,8 +36,8 @@ func userOfTheGuide(t *testing.T, prefix string) (rules []any, commands []string
 	return rules, commands
 }
 
-// forClusters are the commands that no single Redis is asked for.
-var forClusters = []string{"cluster|slots", "command", "asking", "xdel"}
+// forClusters are the commands that no single Redis without replicas is asked for.
+var forClusters = []string{"cluster|slots", "command", "asking", "xdel", "wait"}
 
 // The Redis user of the guide may do everything that a store does, and nothing
 // that it does not.

@@ -180,3 +180,22 @@ func BenchmarkCount(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkDecodeKey is what a lookup does with a record that it has not seen
+// yet.
+func BenchmarkDecodeKey(b *testing.B) {
+	compact, err := keystore.CompactKey(usualKey, someHash)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, raw := range map[string]string{"text": usualKey, "compact": compact} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := keystore.DecodeKey(raw, someHash); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

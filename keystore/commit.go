@@ -84,6 +84,9 @@ type change struct {
 	// event says in the audit trail what was done. Store.commit makes it the
 	// first step: there is no change without it.
 	event *storedEvent
+	// narrows is set of a change after which its subject opens nothing: it is
+	// made whenever it can be.
+	narrows bool
 	// redo is set of a change that is being done again.
 	redo bool
 }
@@ -147,7 +150,7 @@ func (s *Store) commit(ctx context.Context, c change) error {
 	if err := s.addEvent(&c); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx, cancel := s.commitContext(ctx)
 	defer cancel()
 	err := s.committer.commit(ctx, c)
 	for _, st := range c.steps {
@@ -165,10 +168,20 @@ func (s *Store) commit(ctx context.Context, c change) error {
 	return errors.Join(ErrUnavailable, err)
 }
 
+// commitContext is that of a commit: not the caller's. A disk writes or fails,
+// and is waited for.
+func (s *Store) commitContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	if s.embedded != nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, commitTimeout)
+}
+
 // mayCommit refuses changes to a store that has lost some, unless they only
 // take something away: what is missing must be found first.
 func (s *Store) mayCommit(c change) error {
-	if c.event == nil || c.redo || c.onlyRemoves() {
+	if c.event == nil || c.redo || c.narrows || c.onlyRemoves() {
 		return nil
 	}
 	if s.rollback.found() {

@@ -44,7 +44,9 @@ func TestSortedSetInPortions(t *testing.T) {
 			all = append(all, keystore.Member{Name: fmt.Sprintf("m%d", random.Int()), Score: score})
 		}
 		n.fillSet(set, all)
-		slices.SortFunc(all, func(a, b keystore.Member) int { return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Name, a.Name)) })
+		slices.SortFunc(all, func(a, b keystore.Member) int {
+			return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Name, a.Name))
+		})
 		for _, size := range []int{1, 3, 100, 699, 700, 999} {
 			var got []keystore.Member
 			for after := (*keystore.Member)(nil); ; {

@@ -368,3 +368,9 @@ func Report(s *Store, master string, state State, cause, write error) {
 func JudgeInfo(info string, replicas int) (Servers, map[Warning]string) {
 	return judge([]*serverInfo{parseServer(info)}, replicas)
 }
+
+// DecodeKey decodes a key record of either form.
+func DecodeKey(raw, tokenHash string) error {
+	_, err := decodeKey(raw, tokenHash)
+	return err
+}

@@ -66,5 +66,5 @@ func (s *Store) accountWith(ctx context.Context, id policy.KeyID) (policy.Accoun
 		return "", err
 	}
 	// Nothing is read into an empty answer of an emptied store.
-	return "", errors.Join(ErrNotFound, s.Ready(ctx))
+	return "", errors.Join(ErrNotFound, s.trustAbsence(ctx, s.names.accounts()))
 }

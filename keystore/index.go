@@ -180,7 +180,7 @@ func parseIndexes(name string, index map[string]string) ([]indexEntry, error) {
 		case !twice:
 			place[e.id] = len(entries)
 			entries = append(entries, e)
-		case isCompact(value): // the form that this version writes
+		case entries[at].ends == 0:
 			entries[at] = e
 		}
 	}

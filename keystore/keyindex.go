@@ -30,7 +30,7 @@ func (s *Store) indexAt(ctx context.Context, name string) ([]indexEntry, error) 
 		return nil, errors.Join(ErrUnavailable, fmt.Errorf("index %s: %w", name, err))
 	}
 	if len(entries) == 0 {
-		return nil, s.Ready(ctx) // nothing is read into an empty answer of an emptied store
+		return nil, s.trustAbsence(ctx, name)
 	}
 	return entries, nil
 }

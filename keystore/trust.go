@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -26,6 +27,23 @@ func (s *Store) trust(name string, v value) error {
 		if v.found {
 			return s.rollback.judge(name, v.raw)
 		}
+	}
+	return nil
+}
+
+// trustAbsence returns nil when what was not found under the name certainly is
+// not there: the server that would hold it has not lost its data.
+func (s *Store) trustAbsence(ctx context.Context, name string) error {
+	if s.embedded != nil {
+		return nil
+	}
+	marker, _ := s.markers.of(name)
+	v, err := s.reader.get(ctx, marker)
+	if err == nil {
+		err = s.trustMarker(v)
+	}
+	if err != nil {
+		return asUnavailable(err)
 	}
 	return nil
 }

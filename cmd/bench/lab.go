@@ -133,6 +133,10 @@ routes: [{match: "GET /v4/account/{subaccount}/datacenter_shared/proxy-list", pe
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
+	// An earlier version has no such command, and makes its store by itself.
+	makeStore := exec.CommandContext(ctx, binary, "store", "init", "--if-absent", "--config", file) //nolint:gosec // our own binary
+	makeStore.Env = append(os.Environ(), "GATEHOUSE_ADMIN_TOKEN="+adminToken)
+	_ = makeStore.Run()
 	pid, err := l.run(ctx, binary, "serve", "--config", file)
 	if err != nil {
 		return nil, err

@@ -54,6 +54,10 @@ var elsewhere = map[string]string{
 	"docs/runbooks/GatehouseRefusalsJumped.md":      "goThroughRunbooks",
 	"docs/runbooks/GatehouseReloadFailed.md":        "goThroughRunbooks",
 	"docs/runbooks/GatehouseStoreUnavailable.md":    "goThroughRunbooks",
+	"docs/runbooks/GatehouseStoreOlder.md":          "goThroughRunbooks",
+	"docs/runbooks/GatehouseStoreNotWritable.md":    "goThroughRunbooks",
+	"docs/runbooks/GatehouseStoreEvicts.md":         "goThroughRunbooks",
+	"docs/runbooks/GatehouseClockWrong.md":          "goThroughRunbooks",
 	"docs/runbooks/GatehouseUpstreamEjected.md":     "goThroughRunbooks",
 	"docs/runbooks/GatehouseCertificateExpiring.md": "TestRunbookOfCertificates",
 }

@@ -56,6 +56,7 @@ type settings struct {
 	Products, Upstreams, Routes string
 	Token                       string       // YAML of token
 	Plain                       bool         // without the race detector
+	Binary                      string       // the file of another gatehouse
 	Sockets                     *heldSockets // handed over at the start, in the place of addresses
 	Env                         []string     // more of the environment
 	Dashboard                   string       // YAML of dashboard
@@ -273,6 +274,9 @@ func (g *gateway) launch(t testing.TB) bool {
 	cmd := gatehouse(t, "serve", "--config", g.config)
 	if g.set.Plain {
 		cmd.Path = plainBinary(t)
+	}
+	if g.set.Binary != "" {
+		cmd.Path = g.set.Binary
 	}
 	cmd.Env = append(cmd.Env, g.set.Env...)
 	if g.set.Sockets != nil {

@@ -82,8 +82,24 @@ func goThroughRunbooks(t *testing.T, s *console) {
 		w.run(t, scene.mends)
 		w.shows(t, scene.mended)
 	}
+	w.evicts(t)
+	w.follows(t, runbook("GatehouseStoreOlder"))
+	w.follows(t, runbook("GatehouseClockWrong"))
 	w.follows(t, runbook("GatehouseRefusalsJumped")) // the log is whole now
 	w.queries(t)
+}
+
+// evicts makes a cache of Redis, until both alerts of that fire, and undoes it.
+func (w watched) evicts(t *testing.T) {
+	t.Helper()
+	w.shows(t, theLoad)
+	w.run(t, "redis-cli -u $REDIS_URL config set maxmemory 1gb; redis-cli -u $REDIS_URL config set maxmemory-policy allkeys-lru")
+	for _, alert := range []string{"GatehouseStoreEvicts", "GatehouseStoreNotWritable"} {
+		w.fires(t, alert)
+		w.follows(t, runbook(alert))
+	}
+	w.run(t, "redis-cli -u $REDIS_URL config set maxmemory-policy noeviction; redis-cli -u $REDIS_URL config set maxmemory 0")
+	w.shows(t, "gatehouse_store_writable == 1")
 }
 
 // shows waits until an expression has a value.

@@ -8,8 +8,8 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,7 +48,7 @@ func (c *serveCommand) Run(t *terminal) error {
 	// net/http writes there what a broken backend sends beyond its answers,
 	// which may be anything.
 	stdlog.SetOutput(io.Discard)
-	tuneCollector(t)
+	defer tuneCollector(t.lookupEnv, os.DirFS("/"))()
 	opened, err := inheritSockets()
 	if err != nil {
 		return usageError{err}
@@ -65,17 +65,6 @@ func (c *serveCommand) Run(t *terminal) error {
 	n.log.Info("serving", zap.Stringer("listen", n.public.Addr()), zap.Stringer("admin_listen", n.private.Addr()),
 		zap.String("version", version()))
 	return n.wait(t.ctx)
-}
-
-// collectorPercent lets the heap, which is small, grow further between two
-// collections than Go's default does: a tenth more throughput for some memory.
-const collectorPercent = 400
-
-// tuneCollector leaves the operator's own GOGC alone.
-func tuneCollector(t *terminal) {
-	if _, given := t.lookupEnv("GOGC"); !given {
-		debug.SetGCPercent(collectorPercent)
-	}
 }
 
 // node is a running gateway and all that belongs to it.
@@ -239,7 +228,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 		Now:        time.Now,
 	}
 	if c.Store.Embedded != nil {
-		options.EmbeddedFile, options.Create = c.Store.Embedded.File, true
+		options.EmbeddedFile = c.Store.Embedded.File
 		return options, nil
 	}
 	r := c.Store.Redis.Resolved()

@@ -26,7 +26,7 @@ func says(t *testing.T, args ...string) (string, int) {
 func TestStoreOfRedis(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
-	g := &gateway{config: t.TempDir() + "/gatehouse.yaml", set: settings{Store: redis.yaml()}.withDefaults()}
+	g := &gateway{config: t.TempDir() + "/gatehouse.yaml", set: settings{Store: redis.yaml(), Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"}.withDefaults()}
 	g.configure(t, func(*settings) {})
 	wants := func(code int, texts []string, args ...string) {
 		t.Helper()

@@ -75,7 +75,7 @@ func TestManifestsAreWhatKubernetesKnows(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget",
+		"ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "Job", "NetworkPolicy", "PersistentVolumeClaim", "PodDisruptionBudget",
 		"Service", "ServiceAccount", "ServiceMonitor",
 	} {
 		if !slices.Contains(kinds, want) {

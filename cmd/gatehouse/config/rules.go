@@ -85,7 +85,7 @@ func rules() map[string]rule {
 func storeRules() map[string]rule {
 	return map[string]rule{
 		"store":               {required: true, exactly: []string{"redis", "embedded"}},
-		"store.redis.url":     {words: "URL", pattern: `^$|^rediss?://[^/?#]+(?:/[0-9]*)?$`},
+		"store.redis.url":     {words: "URL", pattern: `^$|^[Rr][Ee][Dd][Ii][Ss][Ss]?://[^/?#]+`},
 		"store.redis.addrs":   {nonEmpty: true, unique: true},
 		"store.redis.addrs[]": {words: "HOST:PORT", pattern: serverPattern},
 		"store.redis.db":      {least: number(0)},

@@ -1,6 +1,10 @@
 package config
 
-import "slices"
+import (
+	"slices"
+
+	"gatehouse/keystore"
+)
 
 func (v *validator) store() {
 	p, store := path{"store"}, v.config.Store
@@ -85,9 +89,9 @@ func (v *validator) redis(p path, r *Redis) {
 // redisURL: what a URL says cannot be said beside it. It may hold a password, and
 // is not shown.
 func (v *validator) redisURL(p path, r *Redis) {
-	parsed, ok := parseRedisURL(string(r.URL))
-	if !ok {
-		v.refuse(p.key("url"), "is no URL of a Redis", "write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS")
+	parsed, err := keystore.ParseRedisURL(string(r.URL))
+	if err != nil { // which could quote a password that stands where it must not
+		v.refuse(p.key("url"), "is no URL of a Redis", "write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS; further servers of a Cluster as ?addr=HOST:PORT")
 	}
 	for name, empty := range map[string]bool{
 		"addrs": false, "master_name": r.MasterName == "", "username": r.Username == "", "password": r.Password == "",
@@ -97,7 +101,7 @@ func (v *validator) redisURL(p path, r *Redis) {
 			v.refuse(p.key(name), "is there beside url", "keep one of them")
 		}
 	}
-	if ok && r.TLS.Enabled && !parsed.TLS.Enabled {
+	if err == nil && r.TLS.Enabled && parsed.TLS == nil {
 		v.refuse(p.key("tls"), "is enabled, and the url says redis://", "write rediss:// in the url")
 	}
 }

@@ -123,6 +123,9 @@ func StartGatehouse(t testing.TB, redis *Redis) *Gatehouse {
 		if err = errors.Join(err, os.WriteFile(g.config, text.Bytes(), 0o600)); err != nil {
 			t.Fatal(err)
 		}
+		if said, err := Output(t, "", binary(t), "store", "init", "--if-absent", "--config", g.config); err != nil {
+			t.Fatalf("%v: %s", err, said)
+		}
 		return run(t, binary(t), "serve", "--config", g.config)
 	}
 	g.process, g.Admin = runOnPort(t, start, func(address string) error {

@@ -24,6 +24,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* Not the selector's: the Service must send nothing to this pod. */ -}}
+{{- define "gatehouse.storeInitLabels" -}}
+app.kubernetes.io/name: {{ include "gatehouse.name" . }}-store-init
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
 {{- define "gatehouse.metadata" -}}
 name: {{ include "gatehouse.fullname" . }}
 namespace: {{ .Release.Namespace }}
