@@ -484,6 +484,37 @@ func TestWaitBehindASlowReadIsOneTimeout(t *testing.T) {
 	})
 }
 
+// A batch may go on for as long as the youngest of its reads waits; the others
+// end by their own time all the same.
+func TestOlderReadsOfABatchEndInTheirTime(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, b *bench) {
+		release := make(chan struct{})
+		b.hold = func(number int, ctx context.Context) error {
+			if number == 1 {
+				<-release
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		begun := time.Now()
+		results := []<-chan error{b.start(t.Context(), 0)}
+		synctest.Wait() // it leads
+		results = append(results, b.start(t.Context(), 1))
+		synctest.Wait()
+		<-time.After(benchTimeout / 2) // on the bubble's clock
+		results = append(results, b.start(t.Context(), 2))
+		synctest.Wait()
+		close(release)
+		for i, want := range []time.Duration{benchTimeout / 2, benchTimeout, benchTimeout * 3 / 2} {
+			err := <-results[i]
+			if took := time.Since(begun); took != want || (err != nil) != (i > 0) {
+				t.Errorf("read %d: %v after %v, want %v", i, err, took, want)
+			}
+		}
+	})
+}
+
 func TestManyReadsComeBackInTheirOrder(t *testing.T) {
 	bubble(t, 450, func(t *testing.T, b *bench) {
 		var names, want []string
