@@ -195,11 +195,13 @@ func (e *embedded) clearUp(err *error, id *int) {
 
 // noteWrite keeps how the last write to the disk has ended.
 func (e *embedded) noteWrite(err error) {
-	if err == nil {
-		e.failing.Store(nil)
-		return
+	var now *error
+	if err != nil {
+		now = &err
 	}
-	e.failing.Store(&err)
+	if before := e.failing.Swap(now); (before == nil) != (err == nil) {
+		e.writes(err)
+	}
 }
 
 // lastWriteError is why the last write to the disk failed; nil when it succeeded.

@@ -29,6 +29,9 @@ type embedded struct {
 	log    *zap.Logger
 	// heard is told of what is published, in order, by the goroutine that writes.
 	heard func(message string)
+	// writes is told when the disk no longer takes writes, and with nil when it does
+	// again.
+	writes func(err error)
 	// update is db.Update but in tests.
 	update func(func(*bbolt.Tx) error) error
 
@@ -57,6 +60,7 @@ type embeddedOptions struct {
 	now              func() time.Time
 	log              *zap.Logger
 	heard            func(message string)
+	writes           func(err error)
 }
 
 // openEmbedded opens the store in the file, or begins it, or moves what a journal
@@ -117,7 +121,7 @@ func openFile(o embeddedOptions, file string) (*embedded, error) {
 		return nil, fmt.Errorf("open store: %s: %w", file, err)
 	}
 	e := &embedded{
-		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard,
+		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard, writes: o.writes,
 		queue: make(chan pending), closing: make(chan struct{}),
 	}
 	e.update = db.Update
@@ -179,6 +183,7 @@ func (s *Store) openEmbedded() error {
 			s.invalidate(message)
 			s.propagated(message)
 		},
+		writes: func(err error) { s.health.reported("", report{state: StateOK, write: err}) },
 	})
 	if err != nil {
 		return err
