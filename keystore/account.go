@@ -96,7 +96,7 @@ func (s *Store) putAccount(ctx context.Context, by policy.Caller, a Account) (Ac
 	}
 	err = s.commit(ctx, change{
 		guards: []guard{{key: name, want: old}},
-		steps:  steps,
+		steps:  steps, narrows: old != "" && next.account.Status == policy.Suspended,
 		event:  s.eventOf(by, AccountPut, a.ID, next.uid).about("", changesOf(accountFields(replaced), accountFields(&next.account))),
 	})
 	return next.account, old == "", err

@@ -103,7 +103,7 @@ func (n *node) fill() (tokens []keystore.Token, by policy.Caller) {
 // onEachPair runs the test on two stores, from one kind to another.
 func onEachPair(t *testing.T, test func(t *testing.T, from, to *world)) {
 	t.Helper()
-	for _, pair := range [][2]string{{"embedded", "redis"}, {"redis", "cluster"}, {"cluster", "embedded"}, {"embedded", "miniredis"}, {"compact", "compact"}} {
+	for _, pair := range [][2]string{{"embedded", "redis"}, {"redis", "cluster"}, {"cluster", "embedded"}, {"embedded", "miniredis"}, {"json", "json"}} {
 		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
 			t.Parallel()
 			from, to := newWorld(t, pair[0]), newWorld(t, pair[1])

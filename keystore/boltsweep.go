@@ -1,8 +1,6 @@
 package keystore
 
 import (
-	"bytes"
-	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -91,83 +89,4 @@ func (b boltBucket) removeKey(key []byte) error {
 		return b.b.Delete(key)
 	}
 	return b.removeAll(string(key[:len(key)-1]))
-}
-
-// check reads all of the file, and returns an error for anything that is not as
-// it was written: that a name is not there must mean that it was never there, or
-// was removed.
-func (e *embedded) check() (err error) {
-	defer recovered(&err)()
-	return e.db.View(func(tx *bbolt.Tx) error {
-		info, err := e.stat()
-		if err != nil {
-			return err
-		}
-		if info < tx.Size() {
-			return fmt.Errorf("%w: it has %d bytes, and %d belong to it: it was cut", errDamaged, info, tx.Size())
-		}
-		for err := range tx.Check() {
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
-		about, err := bucketIn(tx, aboutBucket, 0)
-		if err != nil {
-			return err
-		}
-		format, _, _, err := about.get(formatKey)
-		if err != nil {
-			return err
-		}
-		if string(format) != boltFormat {
-			return fmt.Errorf("its format is %q, and only %s is understood", format, boltFormat)
-		}
-		for _, name := range allBuckets() {
-			b, err := bucketIn(tx, name, 0)
-			if err != nil {
-				return err
-			}
-			if err := b.check(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// check looks at every checksum, and counts what heads say they count.
-func (b boltBucket) check() error {
-	headed := string(b.name) == string(hashesBucket) || string(b.name) == string(streamsBucket)
-	var name []byte
-	said, counted := uint64(0), uint64(0)
-	whole := func() error {
-		if said != counted {
-			return fmt.Errorf("%w: %q in %s has %d parts, and %d are there", errDamaged, name, b.name, said, counted)
-		}
-		return nil
-	}
-	err := b.under(nil, nil, func(key, stored []byte) (bool, error) {
-		if _, _, err := unsealed(b.name, key, stored); err != nil {
-			return false, err
-		}
-		if !headed {
-			return true, nil
-		}
-		if name != nil && hasPrefix(key, name) {
-			counted++
-			return true, nil
-		}
-		if err := whole(); err != nil {
-			return false, err
-		}
-		name, counted = []byte(string(key)), 0
-		if bytes.IndexByte(key, 0) != len(key)-1 {
-			return false, fmt.Errorf("%w: %q in %s has no head", errDamaged, key, b.name)
-		}
-		h, err := b.head(string(key[:len(key)-1]))
-		said = h.count
-		return true, err
-	})
-	if err != nil {
-		return err
-	}
-	return whole()
 }

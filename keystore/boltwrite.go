@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -151,6 +152,7 @@ func failedGuard(err error) bool { return errors.Is(err, errMoved) || errors.Is(
 func (e *embedded) write(do func(tx *bbolt.Tx) error) (err error) {
 	e.writing.Lock()
 	defer e.writing.Unlock()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see recovered
 	if e.broken != nil {
 		return e.broken
 	}
@@ -183,7 +185,7 @@ func (e *embedded) clearUp(err *error, id *int) {
 		return
 	}
 	visible := 0
-	failed := e.db.View(func(tx *bbolt.Tx) error {
+	failed := e.view(context.Background(), func(tx *bbolt.Tx, _ int64) error {
 		visible = tx.ID()
 		return nil
 	})

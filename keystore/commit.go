@@ -84,6 +84,9 @@ type change struct {
 	// event says in the audit trail what was done. Store.commit makes it the
 	// first step: there is no change without it.
 	event *storedEvent
+	// narrows is set of a change after which its subject opens nothing: it is
+	// made whenever it can be.
+	narrows bool
 	// redo is set of a change that is being done again.
 	redo bool
 }
@@ -178,7 +181,7 @@ func (s *Store) commitContext(ctx context.Context) (context.Context, context.Can
 // mayCommit refuses changes to a store that has lost some, unless they only
 // take something away: what is missing must be found first.
 func (s *Store) mayCommit(c change) error {
-	if c.event == nil || c.redo || c.onlyRemoves() {
+	if c.event == nil || c.redo || c.narrows || c.onlyRemoves() {
 		return nil
 	}
 	if s.rollback.found() {

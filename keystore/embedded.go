@@ -113,7 +113,7 @@ func followed(file string) (string, error) {
 // openFile opens a file of bbolt, which it holds locked, and begins one that is
 // empty.
 func openFile(o embeddedOptions, file string) (*embedded, error) {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: lockPatience, FreelistType: bbolt.FreelistMapType, ReadOnly: o.readOnly, NoStatistics: true})
+	db, err := openBolt(file, o.readOnly)
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open store: %s is in use by another process", file)
 	}
@@ -126,6 +126,14 @@ func openFile(o embeddedOptions, file string) (*embedded, error) {
 	}
 	e.update = db.Update
 	return e, nil
+}
+
+// openBolt makes an error of what bbolt has to say of a damaged file.
+func openBolt(file string, readOnly bool) (db *bbolt.DB, err error) {
+	defer recovered(&err)()
+	return bbolt.Open(file, 0o600, &bbolt.Options{
+		Timeout: lockPatience, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly, NoStatistics: true,
+	})
 }
 
 // started checks the file, removes what has ended by now, and begins to write.

@@ -87,6 +87,7 @@ func (c *clock) In(d time.Duration) policy.Expiry {
 type world struct {
 	t       *testing.T
 	kind    string
+	text    bool // records are written as earlier gateways read them
 	clock   *clock
 	options keystore.Options
 }
@@ -94,7 +95,7 @@ type world struct {
 // onEachStore runs the test on every kind of store there is.
 func onEachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, kind := range []string{"miniredis", "redis", "compact", "cluster", "embedded"} {
+	for _, kind := range []string{"miniredis", "redis", "json", "cluster", "embedded"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t, newWorld(t, kind))
@@ -119,7 +120,7 @@ func newWorld(t *testing.T, kind string) *world {
 	switch kind {
 	case "miniredis":
 		w.options.Redis = &keystore.Redis{Addrs: []string{miniredis.RunT(t).Addr()}}
-	case "redis", "compact": // as newer stores are: see world.open
+	case "redis", "json": // as stores of before are: see world.open
 		w.options.Redis = &keystore.Redis{Addrs: []string{theRedis(t).addr}}
 	case "cluster":
 		w.options.Redis = &keystore.Redis{Addrs: theCluster(t)}
@@ -187,8 +188,8 @@ func (w *world) open(changes ...func(*keystore.Options)) *node {
 	if n.Store, err = keystore.Open(context.WithoutCancel(w.t.Context()), o); err != nil {
 		w.t.Fatalf("open: %v", err)
 	}
-	if w.kind == "compact" {
-		keystore.UseCompact(n.Store)
+	if w.kind == "json" || w.text {
+		keystore.UseText(n.Store)
 	}
 	return n
 }

@@ -214,7 +214,7 @@ func (s *Store) update(ctx context.Context, by policy.Caller, id policy.KeyID, u
 		steps = append(append(steps, entered), s.otherForm(entered, index.id)...)
 	}
 	return target.key, before, s.commit(ctx, change{
-		guards: append(now.guards, held), steps: append(steps, s.publishKey(target.tokenHash)),
+		guards: append(now.guards, held), steps: append(steps, s.publishKey(target.tokenHash)), narrows: !target.key.Active,
 		event: s.eventOf(now.caller, KeyUpdate, before.Account, now.accountUID).about(id, changes),
 	})
 }

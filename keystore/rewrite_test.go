@@ -21,7 +21,9 @@ func onEachRedis(t *testing.T, test func(t *testing.T, w *world)) {
 	for _, kind := range []string{"miniredis", "redis", "cluster"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			test(t, newWorld(t, kind))
+			w := newWorld(t, kind)
+			w.text = true
+			test(t, w)
 		})
 	}
 }
@@ -121,7 +123,8 @@ func TestRewritingKeepsEverything(t *testing.T) {
 		if diff := cmp.Diff(sortedLines(export), sortedLines(n.export())); diff != "" {
 			t.Errorf("exported otherwise (-before +after):\n%s", diff)
 		}
-		if diff := cmp.Diff(ttls, n.ttls()); diff != "" {
+		// miniredis remembers for how long, and not until when.
+		if diff := cmp.Diff(ttls, n.ttls()); diff != "" && w.kind != "miniredis" {
 			t.Errorf("kept otherwise (-before +after):\n%s", diff)
 		}
 		before := n.all()
@@ -240,7 +243,7 @@ func TestBothFormsAreOneKey(t *testing.T) {
 
 // TestLargeAccountIsRewritten: one whose index Redis does not pack.
 func TestLargeAccountIsRewritten(t *testing.T) {
-	w := newWorld(t, "redis")
+	w := newWorld(t, "json")
 	n := w.node()
 	by := n.account("acme")
 	const keys = 700
@@ -267,7 +270,7 @@ func TestLargeAccountIsRewritten(t *testing.T) {
 // TestExportIsTheSameInEitherForm, so that every release can read it, and what
 // is imported takes the form of the store.
 func TestExportIsTheSameInEitherForm(t *testing.T) {
-	text, compact, back := newWorld(t, "redis"), newWorld(t, "compact"), newWorld(t, "miniredis")
+	text, compact, back := newWorld(t, "json"), newWorld(t, "redis"), newWorld(t, "json")
 	compact.clock, back.clock = text.clock, text.clock
 	compact.options.Now, back.options.Now = text.clock.Now, text.clock.Now
 	a, b, c := text.node(), compact.node(), back.node()
@@ -297,6 +300,7 @@ func TestExportIsTheSameInEitherForm(t *testing.T) {
 // TestNothingIsRewrittenInAStoreOfText, which earlier gateways share.
 func TestNothingIsRewrittenInAStoreOfText(t *testing.T) {
 	w, _ := miniWorld(t)
+	w.text = true
 	n := w.node()
 	n.fill()
 	before := n.all()

@@ -91,7 +91,7 @@ func newSizing(t *testing.T, keys int) *sizing {
 	// What else the machine does is not to count as what a command took. Without
 	// the right to do that, it counts.
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, server.cmd.Process.Pid, -20)
-	w := newWorld(t, "compact")
+	w := newWorld(t, "redis")
 	w.options.Redis = &keystore.Redis{Addrs: []string{server.addr}}
 	w.options.Prefix, w.options.CacheEntries = "gatehouse:", 100_000
 	z := &sizing{t: t, n: w.node(), redis: redis.NewClient(&redis.Options{Addr: server.addr, Protocol: 2, DisableIdentity: true})}

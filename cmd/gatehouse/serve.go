@@ -228,7 +228,7 @@ func storeOptions(c *config.Config) (keystore.Options, error) {
 		Now:        time.Now,
 	}
 	if c.Store.Embedded != nil {
-		options.EmbeddedFile, options.Create = c.Store.Embedded.File, true
+		options.EmbeddedFile = c.Store.Embedded.File
 		return options, nil
 	}
 	r := c.Store.Redis.Resolved()

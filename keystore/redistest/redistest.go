@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,7 +96,7 @@ const patience = 60 * time.Second
 func Start(tb testing.TB, kind Kind, o Options) *Topology {
 	tb.Helper()
 	Need(tb)
-	s := &starter{tb: tb, ports: porttest.New(), options: o}
+	s := &starter{tb: tb, ports: ports(), options: o}
 	var topology *Topology
 	switch kind {
 	case Standalone:
@@ -114,6 +115,9 @@ func Start(tb testing.TB, kind Kind, o Options) *Topology {
 	}
 	return topology
 }
+
+// ports gives each port once in this process.
+var ports = sync.OnceValue(porttest.New) //nolint:gochecknoglobals // it changes nothing but itself
 
 // Need skips the test, aloud, where there is no redis-server, and fails it
 // where GATEHOUSE_TEST_REQUIRE is set.

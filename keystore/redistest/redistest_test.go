@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -253,6 +254,18 @@ func TestServerFaults(t *testing.T) {
 	}
 	must(t, s.Cont())
 	eventually(t, "it goes on", func(ctx context.Context) error { return s.Client.Ping(ctx).Err() })
+}
+
+// A server whose port another process has for a moment starts all the same, and
+// the other is not taken for it.
+func TestStartWaitsForItsPort(t *testing.T) {
+	s := redistest.Start(t, redistest.Standalone, redistest.Options{}).Nodes[0]
+	s.Kill()
+	other, err := net.Listen("tcp", s.Server.Addr())
+	must(t, err)
+	time.AfterFunc(300*time.Millisecond, func() { _ = other.Close() })
+	must(t, s.Start(t.Context()))
+	must(t, s.Client.Ping(t.Context()).Err())
 }
 
 func TestFullDisk(t *testing.T) {

@@ -3,7 +3,6 @@ package redistest
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,16 +92,29 @@ func (s *starter) server(port int, tlsConfig *tls.Config, settings []string, arg
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
 // Start starts the process on its port, with its configuration and data, and
-// waits until it answers anything, LOADING included.
+// waits until it answers, though it may still be loading. Where another process
+// has the port, it is tried again for a while: some only look whether it is free.
 func (s *Server) Start(ctx context.Context) error {
-	process, gone, err := launch(exec.CommandContext(context.WithoutCancel(ctx), "redis-server", s.args...)) // #nosec G204 -- the tests' own
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.process, s.gone = process, gone
-	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return until(ctx, 100*time.Millisecond, func() error {
+		process, gone, err := launch(exec.CommandContext(context.WithoutCancel(ctx), "redis-server", s.args...)) // #nosec G204 -- the tests' own
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.process, s.gone = process, gone
+		s.mu.Unlock()
+		if err = s.waitAnswer(ctx, process.Pid); err != nil && !strings.Contains(err.Error(), "in use") {
+			cancel() // it would be the same again
+		}
+		return err
+	})
+}
+
+// waitAnswer waits until this process answers on its port, or ends.
+func (s *Server) waitAnswer(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var dialer net.Dialer
 	return until(ctx, 5*time.Millisecond, func() error {
@@ -117,10 +129,9 @@ func (s *Server) Start(ctx context.Context) error {
 		if err := conn.Close(); err != nil {
 			return err
 		}
-		err = s.Client.Ping(ctx).Err()
-		var said redis.Error
-		if errors.As(err, &said) {
-			return nil
+		info, err := s.Client.Info(ctx, "server").Result()
+		if err == nil && !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", pid)) {
+			err = fmt.Errorf("another process has the port of %s", s.Addr())
 		}
 		return err
 	})
