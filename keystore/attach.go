@@ -14,8 +14,13 @@ import (
 	"gatehouse/policy"
 )
 
-// attachTimeout bounds the reading or writing of all markers.
-const attachTimeout = 30 * time.Second
+// attachTimeout bounds what a gateway reads or writes of all markers, and
+// makeTimeout what a person waits for: a Cluster has 16,384, and each of them may
+// wait for the disk.
+const (
+	attachTimeout = commitTimeout
+	makeTimeout   = time.Minute
+)
 
 // bind learns the identity of the store this process works with. It returns
 // ErrUnavailable with ErrNoStore for one that was never made: a store that is
@@ -156,7 +161,7 @@ func (s *Store) adopt(ctx context.Context, identity string) error {
 // makeAlone keeps others from making the same store meanwhile.
 func (s *Store) makeAlone(ctx context.Context, by string) (free func(), err error) {
 	name := s.names.inStoresSlot("making")
-	first, err := s.client.SetNX(ctx, name, by, 2*attachTimeout).Result()
+	first, err := s.client.SetNX(ctx, name, by, 2*makeTimeout).Result()
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +212,7 @@ func Init(ctx context.Context, o Options) error {
 		return fmt.Errorf("make store: %w", err)
 	}
 	defer func() { _ = s.disconnect() }()
-	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	if s.embedded != nil {
 		if _, err := s.attachEmbedded(ctx); err != nil {
@@ -238,7 +243,7 @@ func Accept(ctx context.Context, o Options) error {
 	if err := s.bind(ctx); err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	found, err := s.readMarkers(ctx)
 	if err != nil {

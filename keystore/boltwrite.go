@@ -201,7 +201,6 @@ func (e *embedded) noteWrite(err error) {
 		e.failing.Store(nil)
 		return
 	}
-	e.failing.Store(&err)
 }
 
 // lastWriteError is why the last write to the disk failed; nil when it succeeded.

@@ -168,14 +168,14 @@ func (s *Store) commit(ctx context.Context, c change) error {
 	return errors.Join(ErrUnavailable, err)
 }
 
-// commitContext is that of a commit: not the caller's. A disk writes or fails,
-// and is waited for.
+// commitContext is that of a commit: not the caller's, except for a file. There a
+// change that was begun is made also when its caller goes away, and a
+// disk that takes long is waited for.
 func (s *Store) commitContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx = context.WithoutCancel(ctx)
 	if s.embedded != nil {
-		return context.WithCancel(ctx)
+		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, commitTimeout)
+	return context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 }
 
 // mayCommit refuses changes to a store that has lost some, unless they only

@@ -100,14 +100,11 @@ type report struct {
 	write error // why it takes no changes
 }
 
-// newHealth makes the health of a store that is reached through client. run asks
-// its servers.
-func newHealth(client redis.UniversalClient, o Options) *health {
-	if o.EmbeddedFile != "" {
-		client = nil
-	}
+// newHealth makes the health of a store. run asks its servers, through the client
+// that must be set before.
+func newHealth(o Options) *health {
 	return &health{
-		client: client, replicas: o.Durability.Replicas, clock: o.Now, log: o.Log, wake: make(chan struct{}, 1),
+		replicas: o.Durability.Replicas, clock: o.Now, log: o.Log, wake: make(chan struct{}, 1),
 		current: StateOK, reports: map[string]report{}, warned: map[Warning]string{},
 	}
 }

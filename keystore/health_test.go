@@ -23,7 +23,11 @@ func healthRedis(t *testing.T, args ...string) (*world, *redisServer) {
 	t.Helper()
 	needRedis(t)
 	w := newWorld(t, "own")
-	own, err := startRedis(t.TempDir(), args...)
+	folder, err := serverFolder() // a child of Redis may write there when the test is over
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := startRedis(folder, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,6 +262,33 @@ func TestEmbeddedStoreIsWell(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t, "embedded").node()
 	if h := n.Health(); h.State != keystore.StateOK || !h.Writable || len(h.Warnings) != 0 {
+		t.Errorf("its health is %+v", h)
+	}
+}
+
+// TestEmbeddedStoreSaysThatItTakesNoChanges while its disk takes none.
+func TestEmbeddedStoreSaysThatItTakesNoChanges(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t, "embedded").node()
+	person := n.account("acme")
+	full := errors.New("no space left on device")
+	failing := true
+	keystore.FailWrites(n.Store, false, func() error {
+		if failing {
+			return full
+		}
+		return nil
+	})
+	if _, _, err := n.Create(t.Context(), person, newKey()); err == nil {
+		t.Fatal("a key is made that is not on the disk")
+	}
+	want := []keystore.Notice{{Warning: keystore.WarnReadOnly, Detail: full.Error()}}
+	if h := n.Health(); h.Writable || h.State != keystore.StateOK || !slices.Equal(h.Warnings, want) {
+		t.Errorf("its health is %+v, want %+v", h, want)
+	}
+	failing = false
+	keystore.Probe(n.Store)
+	if h := n.Health(); !h.Writable || len(h.Warnings) > 0 {
 		t.Errorf("its health is %+v", h)
 	}
 }

@@ -233,11 +233,12 @@ func newStore(o Options) (*Store, error) {
 	s := &Store{o: o, names: names{o.Prefix}, rollback: newRollback(), hearing: newHearing(), elapsed: stopwatch()}
 	s.permitted.Store(&o.Catalogue)
 	s.usage.turns = newUsageTurns()
+	s.health = newHealth(s.o)
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	s.health = newHealth(s.client, s.o)
 	if s.embedded == nil {
+		s.health.client = s.client
 		s.combiner = newCombiner(s.client, s.markers, s.o.Timeout)
 		s.budgets = redis_rate.NewLimiter(rateClient{s.client, s.combiner})
 	}

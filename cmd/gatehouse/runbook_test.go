@@ -92,7 +92,6 @@ func goThroughRunbooks(t *testing.T, s *console) {
 // evicts makes a cache of Redis, until both alerts of that fire, and undoes it.
 func (w watched) evicts(t *testing.T) {
 	t.Helper()
-	w.shows(t, theLoad)
 	w.run(t, "redis-cli -u $REDIS_URL config set maxmemory 1gb; redis-cli -u $REDIS_URL config set maxmemory-policy allkeys-lru")
 	for _, alert := range []string{"GatehouseStoreEvicts", "GatehouseStoreNotWritable"} {
 		w.fires(t, alert)

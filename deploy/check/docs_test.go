@@ -180,7 +180,11 @@ func startAsComposed(t *testing.T, token string) (listen, admin string) {
 		t.Fatal(err)
 	}
 	begin(t, gatehouse(t, nil, "demo-backend", "--listen", backend))
-	begin(t, gatehouse(t, []string{token}, "serve", "--config", writeFile(t, "config.yaml", string(text))))
+	file := writeFile(t, "config.yaml", string(text))
+	if said, err := gatehouse(t, []string{token}, "store", "init", "--config", file).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	begin(t, gatehouse(t, []string{token}, "serve", "--config", file))
 	const patience = time.Minute
 	timeout, tick := time.After(patience), time.NewTicker(50*time.Millisecond)
 	defer tick.Stop()
