@@ -33,7 +33,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	s, err := keystore.Open(ctx, keystore.Options{
 		Redis: &keystore.Redis{Addrs: []string{theRedis(b).addr}}, Prefix: "bench:", Timeout: 5 * time.Second, Mode: keystore.Strict,
-		CacheEntries: 10 * keys, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100 * keys, Now: time.Now, Log: zap.NewNop(),
+		CacheEntries: 10 * keys, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 100 * keys, Create: true, Now: time.Now, Log: zap.NewNop(),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -116,7 +116,7 @@ func BenchmarkCachedLookup(b *testing.B) {
 	}
 	s, err := keystore.Open(ctx, keystore.Options{
 		Redis: &keystore.Redis{Addrs: []string{theRedis(b).addr}}, Prefix: "cached:", Timeout: 5 * time.Second, Mode: keystore.Cached, CacheTTL: time.Hour,
-		CacheEntries: 1000, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 1000, Now: newClock().Now, Log: zap.NewNop(),
+		CacheEntries: 1000, Catalogue: catalogue, TokenPrefix: "gk_", MaxKeys: 1000, Create: true, Now: newClock().Now, Log: zap.NewNop(),
 	})
 	if err != nil {
 		b.Fatal(err)
