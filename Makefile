@@ -54,8 +54,8 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 bench: deps ## compare Gatehouse with a bare reverse proxy, side by side
 	go run ./cmd/bench --rounds $(BENCH_ROUNDS)
 
-size: deps ## fill a Redis with KEYS keys (1000000) and say what they take and how fast they are (minutes, 1 GB)
-	GATEHOUSE_SIZE_KEYS=$(KEYS) go test -count=1 -timeout=60m -run 'TestSize$$' -v ./keystore
+size: deps ## fill a Redis with KEYS keys (1000000), an embedded store with 100000, and say what they take and how fast they are (minutes, 1 GB)
+	GATEHOUSE_SIZE_KEYS=$(KEYS) GATEHOUSE_TEST_FIGURES=100000 go test -count=1 -timeout=60m -run 'TestSize$$|TestEmbeddedFigures$$' -v ./keystore
 
 cover: deps ## statement coverage over unit and end-to-end tests together
 	./.ci/cover

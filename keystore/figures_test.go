@@ -78,7 +78,7 @@ func TestEmbeddedFigures(t *testing.T) {
 	if started > 2*time.Second {
 		t.Errorf("it started in %v", started)
 	}
-	if got := residentMiB(t); got > 250 && os.Getenv(figuresEnv+"_FILE") != "" {
+	if got := residentMiB(t); got > 250 {
 		t.Errorf("%d MiB are resident", got)
 	}
 	person := n.account("account1")
