@@ -99,7 +99,7 @@ func (s *Store) wasBound() {
 // part of one: a shard that lost its data must not be taken for a new store.
 func (s *Store) begin(ctx context.Context) (string, error) {
 	fresh := uuid.NewString()
-	free, err := s.makeAlone(ctx, fresh)
+	free, err := s.makeAlone(ctx, fresh, makeTimeout)
 	if err != nil {
 		return "", err
 	}
@@ -133,7 +133,7 @@ func (s *Store) begin(ctx context.Context) (string, error) {
 // adopt adds markers to a store of an older gateway, once: where a marker says
 // that there were changes, they were there before, and some are missing.
 func (s *Store) adopt(ctx context.Context, identity string) error {
-	free, err := s.makeAlone(ctx, identity)
+	free, err := s.makeAlone(ctx, identity, attachTimeout)
 	if err != nil {
 		return err
 	}
@@ -158,10 +158,11 @@ func (s *Store) adopt(ctx context.Context, identity string) error {
 	return s.format.set(formatJSON)
 }
 
-// makeAlone keeps others from making the same store meanwhile.
-func (s *Store) makeAlone(ctx context.Context, by string) (free func(), err error) {
+// makeAlone keeps others from making the same store meanwhile, which takes so long
+// at the most. One that is killed keeps them from it for twice that.
+func (s *Store) makeAlone(ctx context.Context, by string, most time.Duration) (free func(), err error) {
 	name := s.names.inStoresSlot("making")
-	first, err := s.client.SetNX(ctx, name, by, 2*makeTimeout).Result()
+	first, err := s.client.SetNX(ctx, name, by, 2*most).Result()
 	if err != nil {
 		return nil, err
 	}
