@@ -23,7 +23,7 @@ deps: ## install what the tests need beside Go (Debian packages)
 	./.ci/deps
 
 test: deps ## run all tests, with nothing left out
-	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=12m ./...
+	GATEHOUSE_TEST_REQUIRE=1 go test -race -shuffle=on -count=1 -timeout=30m ./...
 
 soak: deps ## the fault matrix and the bounds at length (15 minutes); writes docs/reliability.md
 	GATEHOUSE_SOAK=1 GATEHOUSE_TEST_REQUIRE=1 go test -count=1 -parallel=2 -timeout=20m -v -run '$(SOAK)' ./cmd/gatehouse -reliability $(CURDIR)/docs/reliability.md

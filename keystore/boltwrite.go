@@ -201,6 +201,7 @@ func (e *embedded) noteWrite(err error) {
 		e.failing.Store(nil)
 		return
 	}
+	e.failing.Store(&err)
 }
 
 // lastWriteError is why the last write to the disk failed; nil when it succeeded.

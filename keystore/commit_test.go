@@ -353,6 +353,7 @@ func TestKilledBetweenTwoSteps(t *testing.T) {
 				t.Parallel()
 				for steps := 0; ; steps++ {
 					w := newWorld(t, kind)
+					w.text = true // the check reads records
 					n, victim := w.node(), w.node()
 					if kind == "miniredis" {
 						keystore.UseClusterCommitter(victim.Store)

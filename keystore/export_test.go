@@ -179,6 +179,8 @@ const (
 	StepCount   = stepCount
 	StepZAdd    = stepZAdd
 	StepZRem    = stepZRem
+	StepXAdd    = stepXAdd
+	StepReplace = stepReplace
 	StepPublish = stepPublish
 )
 

@@ -305,6 +305,7 @@ func TestAccountRecordThatIsNotUnderstoodOpensNothing(t *testing.T) {
 // An index that names another key's record is not believed.
 func TestIndexThatNamesAnotherKey(t *testing.T) {
 	w, m := miniWorld(t)
+	w.text = true
 	n := w.node()
 	acme, rival := n.account("acme"), n.account("rival")
 	k, _ := n.key(acme)

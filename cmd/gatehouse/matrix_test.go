@@ -28,6 +28,15 @@ func modes() []mode {
 // samples enough for a p99.
 func soak() bool { return os.Getenv("GATEHOUSE_SOAK") != "" }
 
+// needsFaults skips a test of faults, aloud, unless it is asked for: in short
+// form by GATEHOUSE_FAULTS=1, at length by make soak.
+func needsFaults(t *testing.T) {
+	t.Helper()
+	if !soak() && os.Getenv("GATEHOUSE_FAULTS") == "" {
+		t.Skip("SKIPPED: GATEHOUSE_FAULTS=1 runs it in short form, make soak at length")
+	}
+}
+
 // inShort are the rows that are run where there is no time for all, with the
 // modes that tell most.
 func inShort() map[redistest.Kind]map[string][]string {
@@ -47,6 +56,7 @@ func inShort() map[redistest.Kind]map[string][]string {
 // With GATEHOUSE_SOAK=1 every cell is run; single ones with
 // -run 'TestFaultMatrix/sentinel/failover/strict'.
 func TestFaultMatrix(t *testing.T) {
+	needsFaults(t)
 	redistest.Need(t)
 	binary(t)
 	table := &matrixTable{}

@@ -57,6 +57,7 @@ func neighbourBinary(t *testing.T) string {
 // serve one store, as they do while one replaces the other. What one is told
 // counts at the other, within a second.
 func TestNeighbouringVersions(t *testing.T) {
+	needsFaults(t)
 	t.Parallel()
 	redistest.Need(t)
 	before := neighbourBinary(t)

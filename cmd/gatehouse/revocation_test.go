@@ -20,6 +20,7 @@ type sample struct{ request, stream time.Duration }
 // that acknowledged it and at another, with a subscription that tells of it and
 // with one that is deaf: half open, so that nothing says that it is.
 func TestRevocationBound(t *testing.T) {
+	needsFaults(t)
 	redistest.Need(t)
 	samples := 20
 	if soak() {

@@ -11,6 +11,7 @@ import (
 // TestSiege: kill -9 of gateways and of Redis, again and again while changes are
 // acknowledged, loses none of these.
 func TestSiege(t *testing.T) {
+	needsFaults(t)
 	redistest.Need(t)
 	gateways, servers := 5, 3
 	if soak() {

@@ -12,6 +12,7 @@ import (
 // its bound forbids: while the subscriptions of the others are cut, while they
 // are half open, and through a failover.
 func TestThreeGateways(t *testing.T) {
+	needsFaults(t)
 	redistest.Need(t)
 	for name, row := range map[string]struct {
 		kind    redistest.Kind
