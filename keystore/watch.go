@@ -40,6 +40,8 @@ func (s *Store) watch(ctx context.Context) {
 		err := s.bind(ctx)
 		if err == nil {
 			err = s.follow(ctx)
+		} else {
+			s.report("", err)
 		}
 		if s.subscribed.Swap(false) && ctx.Err() == nil {
 			s.o.Log.Warn("not subscribed to changes at the moment: nothing is cached", zap.Error(err))

@@ -119,5 +119,5 @@ func openForBackup(ctx context.Context, c *config.Config, readOnly bool) (*keyst
 		return nil, err
 	}
 	options.ReadOnly = readOnly
-	return keystore.Open(ctx, options)
+	return openWhatThereIs(ctx, options)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ func (c *importCommand) Run(t *terminal) error {
 		return usageError{err}
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	forget, err := c.elsewhere(loaded)
+	forget, err := c.elsewhere(t.ctx, loaded)
 	if err != nil {
 		return err
 	}
@@ -65,8 +66,8 @@ func (c *importCommand) Run(t *terminal) error {
 }
 
 // elsewhere lets a dry run have an embedded store of its own where the file of
-// the configuration does not exist, and would be begun.
-func (c *importCommand) elsewhere(loaded *config.Config) (forget func(), err error) {
+// the configuration does not exist.
+func (c *importCommand) elsewhere(ctx context.Context, loaded *config.Config) (forget func(), err error) {
 	e := loaded.Store.Embedded
 	if !c.DryRun || e == nil {
 		return func() {}, nil
@@ -78,8 +79,13 @@ func (c *importCommand) elsewhere(loaded *config.Config) (forget func(), err err
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
+	forget = func() { _ = os.RemoveAll(folder) }
 	loaded.Store.Embedded = &config.Embedded{File: filepath.Join(folder, "gatehouse.db.jsonl")}
-	return func() { _ = os.RemoveAll(folder) }, nil
+	if err := initStore(ctx, loaded); err != nil {
+		forget()
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	return forget, nil
 }
 
 // meaning says what has become of a record that was not simply created.

@@ -209,7 +209,16 @@ func (n *node) openStore(ctx context.Context) (*keystore.Store, error) {
 	options.Changed, options.Propagated, options.Managed = n.changed, n.storeMetrics.Propagated, n.storeMetrics.Managed
 	options.Log, options.AuditLog = n.logs.of(config.LogStore), n.logs.of(config.LogAudit)
 	keystore.LogClient(options.Log)
-	return keystore.Open(ctx, options)
+	return openWhatThereIs(ctx, options)
+}
+
+// openWhatThereIs opens a store, and says what makes one where there is none.
+func openWhatThereIs(ctx context.Context, o keystore.Options) (*keystore.Store, error) {
+	store, err := keystore.Open(ctx, o)
+	if errors.Is(err, keystore.ErrNoStore) {
+		return nil, fmt.Errorf("%w; gatehouse store init makes one", err)
+	}
+	return store, err
 }
 
 // storeOptions are those that the configuration gives.
