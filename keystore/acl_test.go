@@ -47,7 +47,7 @@ func TestRedisUserOfTheGuideIsEnough(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, kind)
-			w.text = true // so that there is something to upgrade
+			w.text = true        // so that there is something to upgrade
 			if kind == "redis" { // one whose statistics are of this test alone
 				own, err := startRedis(t.TempDir(), "--appendonly", "no")
 				if err != nil {

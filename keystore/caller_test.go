@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -145,6 +146,14 @@ func (n *node) traced() *node {
 }
 
 func isScript(command string) bool { return command == "evalsha" || command == "eval" }
+
+// isCommit reports whether the command is a script that is not a beat, which is
+// sent twice a second beside all else.
+func isCommit(cmd redis.Cmder) bool {
+	const secondKey = 4
+	args := cmd.Args()
+	return isScript(cmd.Name()) && (len(args) <= secondKey || !strings.Contains(fmt.Sprint(args[secondKey]), "beat:"))
+}
 
 // A caller that comes to its end at any moment before its change is committed
 // is refused, and nothing changes: what counts is what is true at the commit,

@@ -201,7 +201,7 @@ func TestStepwiseCommitTakesBackWhatItAdded(t *testing.T) {
 		late := redis.NewClient(&redis.Options{Addr: client.Options().Addr, Protocol: 2})
 		defer func() { _ = late.Close() }()
 		late.AddHook(hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-			if isScript(cmd.Name()) {
+			if isCommit(cmd) {
 				if scripts++; scripts == 4 { // the guard, two additions, and now
 					client.Set(ctx, p+"old", "changed", 0)
 				}
@@ -253,7 +253,7 @@ func (n *node) killAfter(scripts int) (cut *atomic.Bool) {
 		if cut.Load() {
 			return errKilled
 		}
-		if isScript(cmd.Name()) {
+		if isCommit(cmd) {
 			if done == scripts {
 				cut.Store(true)
 				return errKilled

@@ -149,7 +149,7 @@ func TestGraceOnAClusterLosesNoKey(t *testing.T) {
 			scripts := 0
 			meanwhile := func() { n.account("acme", func(a *keystore.Account) { a.Name = "renamed meanwhile" }) }
 			victim.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-				if isScript(cmd.Name()) {
+				if isCommit(cmd) {
 					if scripts++; scripts == at {
 						meanwhile()
 					}

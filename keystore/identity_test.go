@@ -176,5 +176,5 @@ func TestIdentityIsThereAfterARestart(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.open().wantIdentity(adaThere, u.ID)
+	w.node().wantIdentity(adaThere, u.ID)
 }

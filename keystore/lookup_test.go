@@ -336,7 +336,7 @@ func TestChangeWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 			var scripts int
 			lose := hook(func(ctx context.Context, cmd redis.Cmder, next func() error) error {
 				err := next()
-				if isScript(cmd.Name()) && len(cmd.Args()) > 5 {
+				if isCommit(cmd) && len(cmd.Args()) > 5 {
 					scripts++
 					return io.EOF
 				}

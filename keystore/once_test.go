@@ -13,7 +13,7 @@ import (
 func TestOnceIsOnce(t *testing.T) {
 	t.Parallel()
 	onEachStore(t, func(t *testing.T, w *world) {
-		store := w.open()
+		store := w.node()
 		var first atomic.Int64
 		var all sync.WaitGroup
 		for range 20 {
@@ -43,7 +43,7 @@ func TestOnceIsOnce(t *testing.T) {
 func TestForgottenIsOnceMore(t *testing.T) {
 	t.Parallel()
 	onEachStore(t, func(t *testing.T, w *world) {
-		store := w.open()
+		store := w.node()
 		for _, name := range []string{"a-form", "another"} {
 			if is, err := store.Once(t.Context(), name); !is || err != nil {
 				t.Fatalf("got %v, %v", is, err)

@@ -220,7 +220,7 @@ func TestRevokedBetweenReadingAndWriting(t *testing.T) {
 			n.count(gone.ID, "acme", read, "allowed", w.clock.Now())
 			revoked := false
 			n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-				if isScript(cmd.Name()) && !revoked {
+				if isCommit(cmd) && !revoked {
 					revoked = true
 					if _, err := elsewhere.Revoke(t.Context(), person, gone.ID); err != nil { //nolint:contextcheck // it is another request
 						t.Error(err)
@@ -255,13 +255,13 @@ func TestLostAnswerCountsOnce(t *testing.T) {
 			return errors.New("not sent")
 		}
 		err := next()
-		if broken.Load() == "answer" && isScript(cmd.Name()) {
+		if broken.Load() == "answer" && isCommit(cmd) {
 			return errors.New("answer lost")
 		}
 		return err
 	})
 	n.count(k.ID, "acme", read, "allowed", w.clock.Now())
-	for _, what := range []string{"hget", "answer"} {
+	for _, what := range []string{"hmget", "answer"} {
 		broken.Store(what)
 		if err := n.FlushUsage(t.Context()); err == nil {
 			t.Errorf("%s: got no error", what)

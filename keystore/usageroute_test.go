@@ -164,7 +164,7 @@ func TestManyCountersAreWrittenInPortions(t *testing.T) {
 	}
 	scripts, largest := 0, 0
 	n.hook(func(_ context.Context, cmd redis.Cmder, next func() error) error {
-		if isScript(cmd.Name()) {
+		if isCommit(cmd) {
 			scripts, largest = scripts+1, max(largest, len(cmd.Args()))
 		}
 		return next()
