@@ -208,7 +208,7 @@ func (s *Store) eachMarker(ctx context.Context, ask func(pipe redis.Pipeliner, n
 // is one, or a part of one.
 func Init(ctx context.Context, o Options) error {
 	o.Create = true
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
@@ -231,12 +231,12 @@ func Init(ctx context.Context, o Options) error {
 // acknowledged: nodes go on with it, and management with them.
 func Accept(ctx context.Context, o Options) error {
 	if o.EmbeddedFile != "" {
-		if err := acceptEmbedded(o); err != nil {
+		if err := acceptEmbedded(o); err != nil { //nolint:contextcheck // the file is opened to its end
 			return fmt.Errorf("accept store: %w", err)
 		}
 		return nil
 	}
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return fmt.Errorf("accept store: %w", err)
 	}
@@ -272,7 +272,7 @@ func Accept(ctx context.Context, o Options) error {
 // Upgrade has records be written in the newest format from now on, which older
 // gateways do not read: none may work with the store any more.
 func Upgrade(ctx context.Context, o Options, progress func(done int)) error {
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return fmt.Errorf("upgrade store: %w", err)
 	}
@@ -315,7 +315,7 @@ type StoreStatus struct {
 // Status says what the store is, and changes nothing.
 func Status(ctx context.Context, o Options) (StoreStatus, error) {
 	o.ReadOnly = true
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return StoreStatus{}, fmt.Errorf("status of store: %w", err)
 	}

@@ -67,7 +67,7 @@ func (s *Store) masters(ctx context.Context) ([]master, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	slots, err := cluster.ClusterSlots(ctx).Result()
+	slots, err := cluster.ClusterSlots(ctx).Result() //nolint:staticcheck // CLUSTER SHARDS names masters that have failed, too
 	if err != nil {
 		return nil, fmt.Errorf("read the slots of the Cluster: %w", err)
 	}

@@ -292,7 +292,12 @@ func TestFullFileSystemIsNotForGood(t *testing.T) {
 	ballast := filepath.Join(folder, "ballast")
 	n.wantFullDisk(person, k, token, 200_000, func(n *node) (func() error, error) {
 		f, err := os.Create(ballast)
-		for ; err == nil; _, err = f.Write(make([]byte, 1024)) {
+		if err != nil {
+			return nil, err
+		}
+		for full := false; !full; {
+			_, err := f.Write(make([]byte, 1024))
+			full = err != nil
 		}
 		_ = f.Close()
 		for range 200 { // until the pages that the file has free are used

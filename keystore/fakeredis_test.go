@@ -123,8 +123,6 @@ func respArray(elements ...string) string {
 
 func respBulk(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }
 
-const respNil = "$-1\r\n"
-
 // valuesOf answers an MGET as a server does that has a value for every key.
 func valuesOf(args []string) string {
 	var values []string

@@ -105,7 +105,7 @@ type report struct {
 func newHealth(o Options) *health {
 	return &health{
 		replicas: o.Durability.Replicas, clock: o.Now, log: o.Log, wake: make(chan struct{}, 1),
-		current: StateOK, reports: map[string]report{}, warned: map[Warning]string{},
+		current: StateOK, reports: map[string]report{}, warned: make(map[Warning]string),
 	}
 }
 
@@ -270,7 +270,7 @@ func (h *health) refusal() string {
 func (h *health) warn() {
 	now := maps.Clone(h.found)
 	if now == nil {
-		now = map[Warning]string{}
+		now = make(map[Warning]string)
 	}
 	if refusal := h.refusal(); refusal != "" {
 		now[WarnReadOnly] = refusal

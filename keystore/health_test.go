@@ -232,7 +232,7 @@ func TestWarningsAreLoggedOnce(t *testing.T) {
 	n.warned()
 	n.warned()
 	want("warn key store warning aof_off")
-	full := errors.New("OOM command not allowed when used memory > 'maxmemory'.")
+	full := errors.New("OOM command not allowed when used memory > 'maxmemory'.") //nolint:revive // as Redis words it
 	for range 3 {
 		keystore.Report(n.Store, "", keystore.StateOK, nil, full)
 	}
@@ -295,11 +295,16 @@ func TestEmbeddedStoreSaysThatItTakesNoChanges(t *testing.T) {
 
 func TestStateOfErrors(t *testing.T) {
 	t.Parallel()
-	for want, err := range map[keystore.State]error{
-		keystore.StateOK: nil, keystore.StateUnavailable: keystore.ErrUnavailable, keystore.StateOlder: errors.Join(keystore.ErrUnavailable, keystore.ErrOlder),
+	for _, tt := range []struct {
+		want keystore.State
+		err  error
+	}{
+		{keystore.StateOK, nil},
+		{keystore.StateUnavailable, keystore.ErrUnavailable},
+		{keystore.StateOlder, errors.Join(keystore.ErrUnavailable, keystore.ErrOlder)},
 	} {
-		if got := keystore.StateOf(err); got != want {
-			t.Errorf("%v is %s, want %s", err, got, want)
+		if got := keystore.StateOf(tt.err); got != tt.want {
+			t.Errorf("%v is %s, want %s", tt.err, got, tt.want)
 		}
 	}
 	w, _ := healthRedis(t)

@@ -39,7 +39,7 @@ func (j *journal) add(steps []step) {
 			}
 		case stepXAdd:
 			j.live[s.Key] = cell{entries: trimmed(append(j.live[s.Key].entries, s), s)}
-		case stepRoom, stepPublish, stepXDel: // a journaled change is never taken back
+		case stepRoom, stepPublish, stepXDel, stepXOnce: // a journaled change is never taken back
 		}
 	}
 }

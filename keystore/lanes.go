@@ -96,14 +96,14 @@ func (l *lanes[T]) renew(ctx context.Context, master *redis.Client) *coalescer[T
 	if lane, ok := old[master]; ok {
 		return lane
 	}
-	nodes := map[*redis.Client]*coalescer[T]{master: l.lane(master)}
+	nodes := map[*redis.Client]*coalescer[T]{master: l.lane(master)} //nolint:contextcheck // a lane outlives its callers
 	for _, tag := range l.tags {
 		client, err := l.cluster.MasterForKey(ctx, tag)
 		if err != nil || nodes[client] != nil {
 			continue
 		}
 		if nodes[client] = old[client]; nodes[client] == nil {
-			nodes[client] = l.lane(client)
+			nodes[client] = l.lane(client) //nolint:contextcheck // a lane outlives its callers
 		}
 	}
 	l.nodes.Store(&nodes)

@@ -182,11 +182,18 @@ func TestOutageReasons(t *testing.T) {
 		err  error
 		want string
 	}{
-		{nil, ""}, {context.Canceled, ""}, {fmt.Errorf("%w: %w", keystore.ErrUnavailable, context.Canceled), ""},
+		{nil, ""},
+		{context.Canceled, ""},
+		{fmt.Errorf("%w: %w", keystore.ErrUnavailable, context.Canceled), ""},
 		{fmt.Errorf("%w: %w", keystore.ErrUnavailable, context.DeadlineExceeded), keystore.OutageTimeout},
-		{refused, keystore.OutageConnection}, {io.EOF, keystore.OutageConnection}, {io.ErrUnexpectedEOF, keystore.OutageConnection},
-		{redis.ErrClosed, keystore.OutageConnection}, {redis.ErrPoolTimeout, keystore.OutageOverloaded}, {errors.New("?"), keystore.OutageOther},
-		{keystore.ErrEmptied, keystore.OutageEmptied}, {fmt.Errorf("%w: %w", keystore.ErrUnavailable, keystore.ErrOlder), keystore.OutageOlder},
+		{refused, keystore.OutageConnection},
+		{io.EOF, keystore.OutageConnection},
+		{io.ErrUnexpectedEOF, keystore.OutageConnection},
+		{redis.ErrClosed, keystore.OutageConnection},
+		{redis.ErrPoolTimeout, keystore.OutageOverloaded},
+		{errors.New("?"), keystore.OutageOther},
+		{keystore.ErrEmptied, keystore.OutageEmptied},
+		{fmt.Errorf("%w: %w", keystore.ErrUnavailable, keystore.ErrOlder), keystore.OutageOlder},
 		{keystore.ErrUnavailable, keystore.OutageOther},
 	} {
 		if got := keystore.OutageReason(row.err); got != row.want {

@@ -76,8 +76,8 @@ func TestStoreThatComesBackOlder(t *testing.T) {
 			}
 			for _, n := range []*node{a, b} {
 				for range 20 {
-					n.refuses(revokedToken)
-					n.refuses(disabledToken)
+					_ = n.refuses(revokedToken)
+					_ = n.refuses(disabledToken)
 					if _, err := n.Lookup(ctx, madeToken); errors.Is(err, keystore.ErrUnknownToken) {
 						t.Error("a key that was made is unknown")
 					}

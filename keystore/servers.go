@@ -177,7 +177,8 @@ func parseServer(info string) *serverInfo {
 		evicted: number("evicted_keys"), aofOff: fields["aof_enabled"] == "0", replicas: online(fields),
 	}
 	for _, status := range []struct{ field, what string }{
-		{"aof_last_write_status", "write its append-only file"}, {"aof_last_bgrewrite_status", "rewrite its append-only file"},
+		{"aof_last_write_status", "write its append-only file"},
+		{"aof_last_bgrewrite_status", "rewrite its append-only file"},
 		{"rdb_last_bgsave_status", "write its last snapshot"},
 	} {
 		if fields[status.field] == "err" && s.disk == "" {
@@ -203,7 +204,7 @@ func online(fields map[string]string) int {
 // judge sums up what the servers said, and says what is to be looked at.
 func judge(asked []*serverInfo, replicas int) (Servers, map[Warning]string) {
 	all := Servers{Replicas: -1}
-	found := map[Warning]string{}
+	found := make(map[Warning]string)
 	for _, s := range asked {
 		say := func(w Warning, format string, values ...any) {
 			text := fmt.Sprintf(format, values...)

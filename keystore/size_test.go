@@ -191,7 +191,7 @@ func (z *sizing) lookups(of ...int) {
 	tokens := make([]keystore.Token, 0, samples*len(of))
 	for range samples {
 		for _, n := range of {
-			tokens = append(tokens, z.token(rand.IntN(n))) //nolint:gosec // which keys are asked for is no secret
+			tokens = append(tokens, z.token(rand.IntN(n)))
 		}
 	}
 	taken := make([][]time.Duration, len(of))

@@ -56,7 +56,7 @@ func (g *storeGauges) Collect(metrics chan<- prometheus.Metric) {
 	for _, s := range keystore.States() {
 		gauge(g.state, oneIf(s == state), string(s))
 	}
-	there := map[keystore.Warning]bool{}
+	there := make(map[keystore.Warning]bool)
 	for _, notice := range health.Warnings {
 		there[notice.Warning] = true
 	}

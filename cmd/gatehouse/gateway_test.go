@@ -246,8 +246,10 @@ func (g *gateway) initStore(t testing.TB) {
 	} else {
 		r := c.Store.Redis.Resolved()
 		o.Prefix = r.Prefix
-		o.Redis = &keystore.Redis{Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB,
-			SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword)}
+		o.Redis = &keystore.Redis{
+			Addrs: r.Addrs, MasterName: r.MasterName, Username: r.Username, Password: string(r.Password), DB: r.DB,
+			SentinelUsername: r.SentinelUsername, SentinelPassword: string(r.SentinelPassword),
+		}
 	}
 	if err := keystore.Init(t.Context(), o); err != nil && !errors.Is(err, keystore.ErrStoreExists) {
 		t.Logf("no store was made: %v", err)

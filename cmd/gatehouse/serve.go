@@ -132,7 +132,7 @@ func (n *node) open(ctx context.Context, opened sockets) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.store.Close)
-	n.storeMetrics.Watch(n.store) //nolint:contextcheck // it is asked later, by whoever reads the metrics
+	n.storeMetrics.Watch(n.store)
 	if n.passwords, err = password.NewHasher(password.DefaultCost(), hashesAtATime); err != nil {
 		return err
 	}
