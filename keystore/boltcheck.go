@@ -7,19 +7,12 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// check reads all of the file, and returns an error for anything that is not as
-// it was written: that a name is not there must mean that it was never there, or
-// was removed.
+// check reads all that the file holds, and returns an error for anything that is
+// not as it was written: that a name is not there must mean that it was never
+// there, or was removed. checkPages comes before it.
 func (e *embedded) check() (err error) {
 	defer recovered(&err)()
 	return e.db.View(func(tx *bbolt.Tx) error {
-		size, err := e.stat()
-		if err != nil {
-			return err
-		}
-		if size < tx.Size() {
-			return fmt.Errorf("%w: it has %d bytes, and %d belong to it: it was cut", errDamaged, size, tx.Size())
-		}
 		about, err := bucketIn(tx, aboutBucket, 0)
 		if err != nil {
 			return err
@@ -39,11 +32,6 @@ func (e *embedded) check() (err error) {
 			if err := b.check(); err != nil {
 				return err
 			}
-		}
-		// It follows the same references, in a goroutine of its own, where one that
-		// leads out of the file could not be caught: it comes last.
-		for err := range tx.Check() {
-			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		return nil
 	})

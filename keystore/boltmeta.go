@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"os"
 )
 
@@ -18,29 +19,38 @@ var errOlderFile = errors.New("the head of the file that stands for its last cha
 // whole or not at all; and when it was damaged later, a change that was
 // acknowledged would be gone.
 const (
-	metaBytes    = 64
-	metaSumAt    = 56
-	metaPages    = 2
-	metaPageHead = boltPageHead
+	metaBytes  = 64
+	metaTxidAt = 48
+	metaSumAt  = 56
+	metaPages  = 2
 )
 
 // checkMetas returns errOlderFile where one of the metas is damaged.
-func (e *embedded) checkMetas() error {
-	f, err := os.Open(e.file)
+func checkMetas(name string, pageSize int) error {
+	f, err := os.Open(name) // #nosec G304 -- the operator's own setting
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	for page := range metaPages {
-		meta := make([]byte, metaBytes)
-		if _, err := f.ReadAt(meta, int64(page*e.db.Info().PageSize+metaPageHead)); err != nil {
-			return fmt.Errorf("%w: %w", errOlderFile, err)
-		}
-		sum := fnv.New64a()
-		_, _ = sum.Write(meta[:metaSumAt]) // never fails
-		if binary.NativeEndian.Uint32(meta) != boltMagic || binary.NativeEndian.Uint64(meta[metaSumAt:]) != sum.Sum64() {
-			return errOlderFile
+		if _, err := readMeta(f, page*pageSize); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// readMeta reads the meta of the page that begins there; errOlderFile where it is
+// damaged.
+func readMeta(f io.ReaderAt, page int) ([]byte, error) {
+	meta := make([]byte, metaBytes)
+	if _, err := f.ReadAt(meta, int64(page+boltPageHead)); err != nil {
+		return nil, fmt.Errorf("%w: %w", errOlderFile, err)
+	}
+	sum := fnv.New64a()
+	_, _ = sum.Write(meta[:metaSumAt]) // never fails
+	if binary.NativeEndian.Uint32(meta) != boltMagic || binary.NativeEndian.Uint64(meta[metaSumAt:]) != sum.Sum64() {
+		return nil, errOlderFile
+	}
+	return meta, nil
 }

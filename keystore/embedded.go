@@ -88,12 +88,12 @@ func openEmbedded(o embeddedOptions) (*embedded, error) {
 		return moveJournal(o)
 	case storeFile:
 	}
+	if err := checkFile(file, o.accept); err != nil {
+		return nil, err
+	}
 	e, err := openFile(o, file)
 	if err != nil {
 		return nil, err
-	}
-	if err := e.checkMetas(); err != nil && !o.accept {
-		return nil, errors.Join(fmt.Errorf("open store: %s: %w", file, err), e.db.Close())
 	}
 	return e.started()
 }
@@ -114,15 +114,41 @@ func followed(file string) (string, error) {
 	return file, nil
 }
 
+// checkFile has bbolt open the file to read, which makes sure that nobody writes,
+// and follows no reference, and looks at its pages.
+func checkFile(file string, accept bool) (err error) {
+	db, err := openBolt(file, true)
+	if err != nil {
+		return openError(file, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	pageSize := db.Info().PageSize
+	if err := checkMetas(file, pageSize); err != nil && !accept {
+		return fmt.Errorf("open store: %s: %w", file, err)
+	}
+	if err := checkPages(file, pageSize); err != nil {
+		return damagedFile(file, err)
+	}
+	return nil
+}
+
+func openError(file string, err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("open store: %s is in use by another process", file)
+	}
+	return fmt.Errorf("open store: %s: %w", file, err)
+}
+
+func damagedFile(file string, err error) error {
+	return fmt.Errorf("open store: %s: %w; restore the file, or an export, from a backup", file, err)
+}
+
 // openFile opens a file of bbolt, which it holds locked, and begins one that is
 // empty.
 func openFile(o embeddedOptions, file string) (*embedded, error) {
 	db, err := openBolt(file, o.readOnly)
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open store: %s is in use by another process", file)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("open store: %s: %w", file, err)
+		return nil, openError(file, err)
 	}
 	e := &embedded{
 		db: db, file: file, marker: o.marker, time: o.now, log: o.log, heard: o.heard, wrote: o.wrote,
@@ -143,7 +169,7 @@ func openBolt(file string, readOnly bool) (db *bbolt.DB, err error) {
 // started checks the file, removes what has ended by now, and begins to write.
 func (e *embedded) started() (*embedded, error) {
 	if err := e.check(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %s: %w; restore the file, or an export, from a backup", e.file, err), e.db.Close())
+		return nil, errors.Join(damagedFile(e.file, err), e.db.Close())
 	}
 	e.clock()
 	if !e.db.IsReadOnly() {
@@ -171,14 +197,6 @@ func (e *embedded) clock() time.Time {
 // unix is the second by which reads go.
 func (e *embedded) unix() int64 {
 	return max(e.time().UnixNano(), e.latest.Load()) / int64(time.Second)
-}
-
-func (e *embedded) stat() (size int64, err error) {
-	info, err := os.Stat(e.file)
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
 }
 
 // close ends the writing, and gives the file free. What was acknowledged is in it.
@@ -219,5 +237,5 @@ func acceptEmbedded(o Options) error {
 		return err
 	}
 	e.probe() // which writes what was damaged anew
-	return errors.Join(e.lastWriteError(), e.checkMetas(), e.close())
+	return errors.Join(e.lastWriteError(), checkMetas(e.file, e.db.Info().PageSize), e.close())
 }

@@ -492,7 +492,7 @@ func TestDamagedFileIsNeverTakenForWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	opened := 0
-	for at := 0; at < len(good); at += 97 {
+	for at := 0; at < len(good); at += max(97, len(good)/700|1) {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1 << (at % 8)
 		overwrite(t, w.options.EmbeddedFile, bad)
@@ -519,7 +519,7 @@ func TestDamagedFileIsNeverTakenForWhole(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d of %d damages do not matter", opened, len(good)/97)
+	t.Logf("%d damages do not matter", opened)
 }
 
 // The head that stands for the last change is damaged: the file is refused, until
