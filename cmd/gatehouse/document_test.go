@@ -59,6 +59,7 @@ var elsewhere = map[string]string{
 	"docs/runbooks/GatehouseStoreEvicts.md":         "goThroughRunbooks",
 	"docs/runbooks/GatehouseClockWrong.md":          "goThroughRunbooks",
 	"docs/runbooks/GatehouseUpstreamEjected.md":     "goThroughRunbooks",
+	"docs/reliability.md":                           "TestFaultMatrix", // it says how that is run
 	"docs/runbooks/GatehouseCertificateExpiring.md": "TestRunbookOfCertificates",
 }
 

@@ -97,6 +97,7 @@ func start(t *testing.T, changes ...func(*site)) *site {
 	catalogue, err := policy.NewCatalogue("datacenter_shared:read", "datacenter_shared:write", "datacenter_shared:delete", "residential:read", "residential:write")
 	s.must(err)
 	s.redis, s.catalogue = miniredis.RunT(t), catalogue
+	s.redis.SetTime(s.clock())
 	s.store = s.open()
 	t.Cleanup(func() { _ = s.store.Close() })
 	_, _, err = s.store.PutAccount(t.Context(), policy.Caller{}, s.account)

@@ -164,7 +164,7 @@ func TestExpiredKeyCanBeRenamed(t *testing.T) {
 	s := start(t)
 	s.signIn()
 	k := s.makeKey(keystore.NewKey{Name: "Before", Permissions: policy.NewPermissionSet("residential:read"), Addresses: policy.AnyAddress(), Expiry: policy.ExpiresAt(s.now.Load() + 5)})
-	s.now.Add(60)
+	s.pass(time.Minute)
 	form := shownForm(t, s.get(editPath(k)))
 	form.Set("name", "After")
 	if a := s.post(editPath(k), form); a.status != http.StatusSeeOther {

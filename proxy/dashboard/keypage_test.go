@@ -75,7 +75,11 @@ func counted(key policy.KeyID, permission policy.Permission, outcome string, at 
 }
 
 // pass lets time pass.
-func (s *site) pass(d time.Duration) { s.now.Add(int64(d / time.Second)) }
+// pass lets time pass, for the pages and for Redis.
+func (s *site) pass(d time.Duration) {
+	s.now.Add(int64(d / time.Second))
+	s.redis.SetTime(s.clock())
+}
 
 // at starts the site's clock some time ago, so that it can pass.
 func at(ago time.Duration) func(*site) {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -315,7 +316,7 @@ func TestProviderThatIsDownKeepsNobodyFromPasswords(t *testing.T) {
 	s.wants(s.get("/dashboard/sign-in/sso"), http.StatusBadGateway, "does not answer at the moment", `name="password"`)
 	s.signIn()
 	s.at.Down.Store(false)
-	s.now.Add(10)
+	s.pass(10 * time.Second)
 	s.browser = s.newBrowser()
 	s.led(s.signInThere(), "/dashboard/keys")
 	s.wants(s.get("/dashboard/sign-in/unknown"), http.StatusNotFound)
