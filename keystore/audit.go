@@ -163,7 +163,7 @@ func (s *Store) Refused(ctx context.Context, by policy.Caller, action Action, ke
 }
 
 func (s *Store) keepRefusal(ctx context.Context, e *storedEvent) error {
-	account, err := s.accountOf(ctx, e.event.Account)
+	account, err := s.accountOf(ctx, e.event.Account, false)
 	if err != nil {
 		return err
 	}

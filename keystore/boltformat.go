@@ -26,7 +26,7 @@ import (
 // Every value is sealed: a CRC32C of bucket, key and what follows, the Unix second
 // at which it ends as a varint (0: never), and its bytes. bbolt itself has no
 // checksums of its pages.
-var ( //nolint:gochecknoglobals // bbolt names its buckets by bytes
+var (
 	valuesBucket  = []byte("values")
 	hashesBucket  = []byte("hashes")
 	setsBucket    = []byte("sets")

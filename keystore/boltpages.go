@@ -40,7 +40,7 @@ func checkPages(name string, pageSize int) error {
 		return err
 	}
 	w := &pageWalk{file: f, size: uint64(pageSize), end: binary.NativeEndian.Uint64(meta[metaHighAt:])} // #nosec G115 -- a power of two
-	if length := uint64(info.Size()); w.end < metaPages || w.end > length/w.size { // #nosec G115 -- never negative
+	if length := uint64(info.Size()); w.end < metaPages || w.end > length/w.size {                      // #nosec G115 -- never negative
 		return fmt.Errorf("%w: it has %d bytes, and %d pages belong to it", errDamaged, length, w.end)
 	}
 	w.owned = make([]bool, w.end)

@@ -26,7 +26,18 @@ const (
 // clients returns a client for lookups alone and one for everything else, so
 // that nothing takes the lookups' connections. A change may wait for replicas for
 // as long as wait says.
+//
+// With Sentinel both are one: two would follow two Sentinels, of which one knows
+// of a failover up to seconds later, and meanwhile changes would go to the new
+// master and lookups to the old one.
 func (r *Redis) clients(timeout, wait time.Duration) (lookups, others redis.UniversalClient) {
+	if r.MasterName != "" {
+		o := r.options(timeout)
+		o.PoolSize = lookupConnections + otherConnections
+		o.ReadTimeout = max(o.ReadTimeout, wait+time.Second)
+		both := r.client(o)
+		return both, both
+	}
 	o := r.options(timeout)
 	o.PoolSize = lookupConnections
 	o.ReadTimeout, o.WriteTimeout = timeout, timeout

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,7 +203,12 @@ func eachMaster(t *testing.T, client redis.UniversalClient, do func(context.Cont
 	var err error
 	switch c := client.(type) {
 	case *redis.ClusterClient:
-		err = c.ForEachMaster(context.WithoutCancel(t.Context()), do)
+		var one sync.Mutex // at a time
+		err = c.ForEachMaster(context.WithoutCancel(t.Context()), func(ctx context.Context, master *redis.Client) error {
+			one.Lock()
+			defer one.Unlock()
+			return do(ctx, master)
+		})
 	case *redis.Client:
 		err = do(context.WithoutCancel(t.Context()), c)
 	}

@@ -301,7 +301,8 @@ func TestFullFileSystemIsNotForGood(t *testing.T) {
 		}
 		_ = f.Close()
 		for range 200 { // until the pages that the file has free are used
-			if _, _, err := n.Create(t.Context(), person, newKey(func(k *keystore.NewKey) { k.Name = strings.Repeat("x", 50_000) })); err != nil {
+			_, _, refused := n.Create(t.Context(), person, newKey(func(k *keystore.NewKey) { k.Name = strings.Repeat("x", 50_000) }))
+			if full := refused != nil; full {
 				break
 			}
 		}

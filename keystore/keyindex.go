@@ -46,6 +46,8 @@ func (s *Store) indexEntryAt(ctx context.Context, name, id string) (indexEntry, 
 	switch {
 	case err != nil:
 		return indexEntry{}, err
+	case found[0] == nil && s.rollback.found():
+		return indexEntry{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder) // it may be one of the changes that are missing
 	case found[0] == nil:
 		return indexEntry{}, ErrNotFound
 	}

@@ -196,7 +196,7 @@ type Store struct {
 // error; a Redis that does not answer is not: lookups are refused until it
 // does. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -283,6 +283,9 @@ func (s *Store) Close() error {
 func (s *Store) disconnect() error {
 	if s.embedded != nil {
 		return s.embedded.close()
+	}
+	if s.lookups == s.client {
+		return s.client.Close()
 	}
 	return errors.Join(s.lookups.Close(), s.client.Close())
 }

@@ -33,10 +33,22 @@ type Entry struct {
 // store's timeout, whenever it could not say. It is the only read of the hot
 // path.
 func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
+	return s.lookup(ctx, t, false)
+}
+
+// Reread is a Lookup that asks the store in any case, for the account as well:
+// what it finds does not depend on whether changes were announced to this node.
+func (s *Store) Reread(ctx context.Context, t Token) (Entry, error) {
+	return s.lookup(ctx, t, true)
+}
+
+// lookup answers from the cache where it may; never, while the store answers,
+// where the answer must be fresh.
+func (s *Store) lookup(ctx context.Context, t Token, fresh bool) (Entry, error) {
 	begun := s.o.Now()
 	seen, known := s.keys.get(t.hash)
-	if known && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.keys.verified(seen) && s.Hears() {
-		return s.complete(ctx, seen, begun, FromCache)
+	if known && !fresh && s.o.Mode == Cached && seen.youngerThan(s.o.CacheTTL, begun) && s.keys.verified(seen) && s.Hears() {
+		return s.complete(ctx, seen, begun, FromCache, false)
 	}
 	since := s.keys.begin()
 	hash := t.hashHex()
@@ -69,15 +81,17 @@ func (s *Store) Lookup(ctx context.Context, t Token) (Entry, error) {
 	} else {
 		s.keys.confirm(seen, begun, since)
 	}
-	return s.complete(ctx, seen, begun, FromStore)
+	return s.complete(ctx, seen, begun, FromStore, fresh)
 }
 
 // stale answers from what was last read, where the operator allows that, and
 // refuses otherwise. It asks the store for nothing more, and the cache once
-// more: what was heard of while the store was asked counts.
+// more: what was heard of while the store was asked counts. A store that answers,
+// and is older, is not away: others may take rights away in it, which what was
+// last read here does not know.
 func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry, error) {
 	seen, known := s.keys.get(hash)
-	if known && seen.youngerThan(s.o.StaleIfUnavailable, now) {
+	if known && seen.youngerThan(s.o.StaleIfUnavailable, now) && !errors.Is(cause, ErrOlder) {
 		account, err := s.staleAccount(seen.record.key.Account, now, cause)
 		return entryOf(seen, account, now, FromStale, err)
 	}
@@ -88,8 +102,8 @@ func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry
 }
 
 // complete adds the key's account.
-func (s *Store) complete(ctx context.Context, k *memory[storedKey], now time.Time, source Source) (Entry, error) {
-	account, err := s.accountOf(ctx, k.record.key.Account)
+func (s *Store) complete(ctx context.Context, k *memory[storedKey], now time.Time, source Source, fresh bool) (Entry, error) {
+	account, err := s.accountOf(ctx, k.record.key.Account, fresh)
 	return entryOf(k, account, now, source, err)
 }
 
@@ -107,12 +121,12 @@ func entryOf(k *memory[storedKey], account *storedAccount, now time.Time, source
 }
 
 // accountOf returns the account from the cache while the node is subscribed to
-// changes, and from the store otherwise. It returns ErrNotFound or
-// ErrUnavailable.
-func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAccount, error) {
+// changes, unless it must be fresh, and from the store otherwise. It returns
+// ErrNotFound or ErrUnavailable.
+func (s *Store) accountOf(ctx context.Context, id policy.AccountID, fresh bool) (*storedAccount, error) {
 	begun := s.o.Now()
 	seen, known := s.accounts.get(id)
-	if known && seen.youngerThan(accountTTL, begun) && s.accounts.verified(seen) && s.Hears() {
+	if known && !fresh && seen.youngerThan(accountTTL, begun) && s.accounts.verified(seen) && s.Hears() {
 		return seen.record, nil
 	}
 	since := s.accounts.begin()
@@ -146,7 +160,7 @@ func (s *Store) accountOf(ctx context.Context, id policy.AccountID) (*storedAcco
 // enough or the operator allows that, and ErrUnavailable otherwise.
 func (s *Store) staleAccount(id policy.AccountID, now time.Time, cause error) (*storedAccount, error) {
 	seen, known := s.accounts.get(id)
-	if known && (seen.youngerThan(s.o.StaleIfUnavailable, now) || seen.youngerThan(accountTTL, now) && s.accounts.verified(seen) && s.Hears()) {
+	if known && !errors.Is(cause, ErrOlder) && (seen.youngerThan(s.o.StaleIfUnavailable, now) || seen.youngerThan(accountTTL, now) && s.accounts.verified(seen) && s.Hears()) {
 		return seen.record, nil
 	}
 	return nil, fmt.Errorf("%w: account: %w", ErrUnavailable, cause)

@@ -350,3 +350,31 @@ func TestChangeWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 		})
 	}
 }
+
+// A live request is judged by what the store has, whatever was announced and
+// however long entries of the cache last.
+func TestRereadGoesPastTheCache(t *testing.T) {
+	for _, kind := range []string{"redis", "cluster"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t, kind)
+			w.options.Mode, w.options.CacheTTL = keystore.Cached, time.Hour
+			n := w.node()
+			person := n.account("acme")
+			_, token := n.key(person)
+			client := keystore.ClientOf(n.Store)
+			eventually(t, "the key is cached", func() bool {
+				e, err := n.Lookup(t.Context(), token)
+				return err == nil && e.Source == keystore.FromCache
+			})
+			if e, err := n.Reread(t.Context(), token); err != nil || e.Source != keystore.FromStore {
+				t.Errorf("got %v %v, want it from the store", e.Source, err)
+			}
+			if err := client.Del(t.Context(), w.options.Prefix+"account:{acme}").Err(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := n.Reread(t.Context(), token); !errors.Is(err, keystore.ErrUnknownToken) {
+				t.Errorf("the account is gone, and its key got %v", err)
+			}
+		})
+	}
+}

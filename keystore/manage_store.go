@@ -21,7 +21,7 @@ type Condition struct {
 // know that work with it.
 func Inspect(ctx context.Context, o Options) (Condition, error) {
 	o.ReadOnly = true
-	s, err := newStore(o)
+	s, err := newStore(o) //nolint:contextcheck // the file of an embedded store is opened to its end
 	if err != nil {
 		return Condition{}, fmt.Errorf("inspect store: %w", err)
 	}

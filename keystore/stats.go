@@ -76,6 +76,9 @@ func (s *Store) Pool() (Pool, bool) {
 	if s.embedded != nil {
 		return Pool{}, false
 	}
+	if s.lookups == s.client {
+		return poolOf(s.client), true
+	}
 	lookups, others := poolOf(s.lookups), poolOf(s.client)
 	return Pool{
 		Idle: lookups.Idle + others.Idle, InUse: lookups.InUse + others.InUse,

@@ -45,6 +45,9 @@ func (s *Store) trustAbsence(ctx context.Context, name string) error {
 	if err != nil {
 		return asUnavailable(err)
 	}
+	if s.rollback.found() {
+		return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)
+	}
 	return nil
 }
 

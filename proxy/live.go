@@ -51,6 +51,7 @@ const (
 
 // LiveOptions is what a Live is made of.
 type LiveOptions struct {
+	// Keys must not answer from a cache while the store can be asked.
 	Keys KeyFinder
 	// Subscribed reports whether changes are announced to this node at the
 	// moment, so that Changed is called for them. While it is false, every request

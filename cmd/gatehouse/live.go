@@ -8,9 +8,16 @@ import (
 	"gatehouse/proxy"
 )
 
+// rereading finds keys in the store, and not in the node's cache.
+type rereading struct{ store *keystore.Store }
+
+func (r rereading) Lookup(ctx context.Context, t keystore.Token) (keystore.Entry, error) {
+	return r.store.Reread(ctx, t)
+}
+
 // watchLive begins to watch over requests that last.
 func (n *node) watchLive() error {
-	live, err := proxy.NewLive(proxy.LiveOptions{Keys: n.store, Subscribed: n.store.Hears, Now: time.Now, Metrics: n.registry})
+	live, err := proxy.NewLive(proxy.LiveOptions{Keys: rereading{n.store}, Subscribed: n.store.Hears, Now: time.Now, Metrics: n.registry})
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func faults() []fault {
 		{name: "restart-empty", begin: restartEmpty, end: restoreLast},
 		{name: "restart-older", begin: restartOlder, end: acceptOlder, copies: true, notEmbedded: noWitness},
 		{
-			name: "failover", begin: planFailover, end: nothing, heals: true, option: link,
+			name: "failover", begin: planFailover, end: acceptOlder, option: link,
 			notAlone: noReplica, notEmbedded: noServer,
 		},
 		{name: "partition", begin: partition(redistest.Refuse), end: heal, heals: true, option: link, notEmbedded: noOtherEnd},
