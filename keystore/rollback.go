@@ -266,6 +266,7 @@ func (s *Store) redo(ctx context.Context) {
 		case <-s.rollback.wake:
 		}
 		s.compareSlots(ctx)
+		s.compareTrails(ctx)
 		s.redoRemovals(ctx)
 		for range redoTries {
 			lost := s.rollback.toRedo()

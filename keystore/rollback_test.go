@@ -145,6 +145,46 @@ func TestRevocationIsRepeatedWhenItsKeyIsThereAgain(t *testing.T) {
 	eventually(t, "it is revoked again", func() bool { return admin.Exists(t.Context(), name).Val() == 0 })
 }
 
+// A master that took over without a change may have counted others since, so
+// that its marker says nothing: the change is missing from the audit trail.
+func TestChangeThatOthersHaveCountedOver(t *testing.T) {
+	t.Parallel()
+	w, _, admin := redisOfItsOwn(t)
+	n := w.node()
+	person := n.account("acme")
+	k, token := n.key(person)
+	name, trail := n.recordName(token), w.options.Prefix+"account:{acme}:audit"
+	record := admin.Get(t.Context(), name).Val()
+	off := false
+	n.update(person, k.ID, keystore.Update{Active: &off})
+	last := admin.XRevRangeN(t.Context(), trail, "+", "-", 1).Val()
+	if len(last) != 1 {
+		t.Fatalf("the trail is %v", last)
+	}
+	admin.Set(t.Context(), name, record, 0)
+	admin.XDel(t.Context(), trail, last[0].ID)
+	eventually(t, "it is subscribed", n.Hears)
+	admin.ClientKillByFilter(t.Context(), "TYPE", "pubsub") // a new connection, as after a failover
+	eventually(t, "it is disabled again", func() bool {
+		entry, err := n.Lookup(t.Context(), token)
+		return err == nil && !entry.Key.Active
+	})
+	if _, _, err := n.Create(t.Context(), person, newKey()); !errors.Is(err, keystore.ErrOlder) {
+		t.Errorf("create: %v, want ErrOlder", err)
+	}
+	// The other changes of this node are there, and none is missed for long.
+	n.must(nil, nil, keystore.Accept(t.Context(), w.options))
+	eventually(t, "changes are taken again", func() bool {
+		_, _, err := n.Create(t.Context(), person, newKey())
+		return err == nil
+	})
+	admin.ClientKillByFilter(t.Context(), "TYPE", "pubsub")
+	eventually(t, "it is subscribed again", n.Hears)
+	if err := n.Ready(t.Context()); err != nil {
+		t.Errorf("nothing is missing, and it says %v", err)
+	}
+}
+
 // While memory is full, what takes a right away is done, and nothing else.
 func TestFullMemory(t *testing.T) {
 	t.Parallel()
