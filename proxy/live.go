@@ -248,6 +248,10 @@ func (l *Live) judge(ctx context.Context, r *liveRequest) {
 	case errors.Is(err, keystore.ErrUnknownToken):
 		r.end(problem.New(problem.InvalidToken, "This token is not valid any more."))
 	case ctx.Err() != nil:
+	case errors.Is(err, keystore.ErrOlder):
+		// The store answers, and lacks what is known of this key: that will not
+		// pass by itself.
+		r.end(problem.StoreUnavailable(err))
 	default:
 		r.doubtful.Store(true)
 		if r.unknownSince.IsZero() {

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -21,6 +22,7 @@ import (
 // are revoked.
 type countingKeys struct {
 	revoked atomic.Bool
+	older   atomic.Bool // the store is
 
 	mu     sync.Mutex
 	begun  time.Time
@@ -35,6 +37,9 @@ func (k *countingKeys) Lookup(_ context.Context, t keystore.Token) (keystore.Ent
 	k.mu.Unlock()
 	if k.revoked.Load() {
 		return keystore.Entry{}, keystore.ErrUnknownToken
+	}
+	if k.older.Load() {
+		return keystore.Entry{}, errors.Join(keystore.ErrUnavailable, keystore.ErrOlder)
 	}
 	return entry(), nil
 }
@@ -90,6 +95,20 @@ func TestLostMessageEndsLiveRequestsAllTheSame(t *testing.T) {
 		synctest.Wait()
 		if ended := b.ended.Load(); ended != requests {
 			t.Errorf("%d of %d requests ended within 6 s", ended, requests)
+		}
+	})
+}
+
+// A store that answers, and is older than what is known of a key, is no outage
+// that passes by itself.
+func TestOlderStoreEndsLiveRequests(t *testing.T) {
+	t.Parallel()
+	inLiveBubble(t, 3, func(t *testing.T, b *liveBubble) {
+		b.keys.older.Store(true)
+		<-time.After(6 * time.Second)
+		synctest.Wait()
+		if n := b.ended.Load(); n != 3 {
+			t.Errorf("%d of 3 were ended", n)
 		}
 	})
 }
