@@ -91,12 +91,10 @@ func TestStoreThatComesBackOlder(t *testing.T) {
 				return err == nil
 			})
 			a.wantUnknown(revokedToken)
-			eventually(t, "the other node has it", func() bool {
-				_, err := b.Lookup(ctx, madeToken)
-				return err == nil
-			})
 			b.works(keptToken)
-			if entry := b.works(disabledToken); entry.Key.Active {
+			// The other node may have missed that they were made again: 503, until the
+			// store is accepted.
+			if entry, err := b.Lookup(ctx, disabledToken); err == nil && entry.Key.Active {
 				t.Error("the disabled key is active")
 			}
 			// It takes what ends a right, and nothing that gives one.

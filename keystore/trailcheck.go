@@ -96,7 +96,7 @@ func (r *rollback) recent(since time.Time) map[string][]*ownChange {
 			continue
 		}
 		for _, s := range c.change.steps {
-			if (s.Kind == stepXAdd || s.Kind == stepXOnce) {
+			if s.Kind == stepXAdd || s.Kind == stepXOnce {
 				recent[s.Key] = append(recent[s.Key], c)
 				break
 			}
