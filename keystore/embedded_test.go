@@ -306,7 +306,7 @@ func TestFullFileSystemIsNotForGood(t *testing.T) {
 				break
 			}
 		}
-		return func() error { return os.Remove(ballast) }, nil
+		return func() error { return os.Remove(ballast) }, nil //nolint:nilerr // that there is no room is what was wanted
 	})
 }
 
