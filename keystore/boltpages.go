@@ -196,7 +196,7 @@ func (w *pageWalk) free(id uint64) error {
 		n, ids = binary.NativeEndian.Uint64(ids), ids[8:]
 	}
 	if flags != freelistPage || n > uint64(len(ids)/8) {
-		return fmt.Errorf("%w: page %d is no list of %d free pages", errDamaged, id, n)
+		return fmt.Errorf("%w: page %d does not list %d free pages", errDamaged, id, n)
 	}
 	for i := range n {
 		free := binary.NativeEndian.Uint64(ids[8*i:])

@@ -35,6 +35,7 @@ func (r *Redis) clients(timeout, wait time.Duration) (lookups, others redis.Univ
 		o := r.options(timeout)
 		o.PoolSize = lookupConnections + otherConnections
 		o.ReadTimeout = max(o.ReadTimeout, wait+time.Second)
+		o.PoolTimeout = o.ReadTimeout // lookups have a deadline of their own
 		both := r.client(o)
 		return both, both
 	}

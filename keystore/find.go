@@ -65,6 +65,9 @@ func (s *Store) accountWith(ctx context.Context, id policy.KeyID) (policy.Accoun
 	case err != nil:
 		return "", err
 	}
+	if s.rollback.found() {
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder) // it may be one of the changes that are missing
+	}
 	// Nothing is read into an empty answer of an emptied store.
 	return "", errors.Join(ErrNotFound, s.trustAbsence(ctx, s.names.accounts()))
 }

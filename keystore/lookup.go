@@ -86,7 +86,7 @@ func (s *Store) lookup(ctx context.Context, t Token, fresh bool) (Entry, error) 
 
 // stale answers from what was last read, where the operator allows that, and
 // refuses otherwise. It asks the store for nothing more, and the cache once
-// more: what was heard of while the store was asked counts. A store that answers,
+// more: an invalidation that arrived while the store was asked counts. A store that answers,
 // and is older, is not away: others may take rights away in it, which what was
 // last read here does not know.
 func (s *Store) stale(hash [sha256.Size]byte, now time.Time, cause error) (Entry, error) {

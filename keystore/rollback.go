@@ -167,13 +167,19 @@ func (r *rollback) accepted(generation uint64) {
 	}
 }
 
-// judge returns nil when the record may be what it says, for all that this node
-// knows of it.
-func (r *rollback) judge(name, raw string) error {
+// judge returns nil when the record, which was read when its slot was at that
+// position, may be what it says, for all that this node knows of it. A reading
+// that began before a lost change was made again, and ends after it, has seen the
+// record without it.
+func (r *rollback) judge(name, raw string, position uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.latest[name]
-	if m == nil || !r.isLost(m.slot, m.position, m.era) {
+	if m == nil {
+		return nil
+	}
+	before := m.era == r.floors[m.slot].era && position < m.position
+	if !before && !r.isLost(m.slot, m.position, m.era) {
 		return nil
 	}
 	switch {

@@ -183,6 +183,28 @@ func TestChangeThatOthersHaveCountedOver(t *testing.T) {
 	}
 }
 
+// Entries that a trail keeps no longer are not missing.
+func TestTrimmedTrailIsNoLoss(t *testing.T) {
+	t.Parallel()
+	w, _, admin := redisOfItsOwn(t)
+	w.options.Audit = keystore.AuditKeep{Events: 2, Age: time.Hour}
+	n := w.node()
+	person := n.account("acme")
+	for range 5 {
+		n.key(person)
+	}
+	eventually(t, "it is subscribed", n.Hears)
+	before := n.changes.Load()
+	admin.ClientKillByFilter(t.Context(), "TYPE", "pubsub")
+	eventually(t, "it has subscribed again", func() bool { return n.changes.Load() > before && n.Hears() })
+	for range 5 {
+		n.key(person)
+	}
+	if err := n.Ready(t.Context()); err != nil {
+		t.Errorf("nothing is missing, and it says %v", err)
+	}
+}
+
 // While memory is full, what takes a right away is done, and nothing else.
 func TestFullMemory(t *testing.T) {
 	t.Parallel()

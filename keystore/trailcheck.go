@@ -22,23 +22,33 @@ const (
 // The marker alone does not tell that they are missing where other changes have
 // been counted in their place since: a master that took over without them takes
 // those of others at once.
+//
+// Only what is missing behind something that is there counts: a trail loses its
+// oldest entries with time, and all of them when it ends.
 func (s *Store) compareTrails(ctx context.Context) {
-	since := s.o.Now().Add(-recentFor)
+	since := s.o.Now().Add(-min(recentFor, s.o.Audit.Age/2))
 	for stream, changes := range s.rollback.recent(since) {
-		there, whole, err := s.eventsSince(ctx, stream, changes[0].at)
+		there, older, err := s.eventsSince(ctx, stream, changes[0].at)
 		if err != nil || ctx.Err() != nil {
 			return // it is compared again after the next connection
 		}
-		if !whole || len(there) == 0 {
-			continue // it was trimmed since, or the account is gone
+		missing, first := 0, uint64(0)
+		for _, c := range changes {
+			switch _, event := c.entry(); {
+			case there[event]:
+				older = true
+			case older:
+				if missing++; missing == 1 || c.position < first {
+					first = c.position
+				}
+			}
 		}
-		missing := slices.DeleteFunc(changes, func(c *ownChange) bool { return there[c.event()] })
-		if len(missing) == 0 {
+		if missing == 0 {
 			continue
 		}
 		s.o.Log.Error("changes of this node are missing from the audit trail, though others have been made since: the store came back older",
-			zap.Int("changes", len(missing)))
-		s.rollback.begin(missing[0].slot, missing[0].position-1)
+			zap.Int("changes", missing))
+		s.rollback.begin(changes[0].slot, first-1)
 		s.keys.unverify()
 		s.accounts.unverify()
 		s.changed(Change{})
@@ -46,9 +56,10 @@ func (s *Store) compareTrails(ctx context.Context) {
 }
 
 // eventsSince returns the entries of a trail that were made since then, and
-// reports whether none of them was trimmed.
-func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time) (there map[string]bool, whole bool, err error) {
+// whether there are older ones.
+func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time) (there map[string]bool, older bool, err error) {
 	there = map[string]bool{}
+	oldest := uint64(since.Add(-clockSlack).UnixMilli()) // #nosec G115 -- a time of this century
 	for from := "+"; len(there) < maxTrail; {
 		entries, err := s.data.entries(ctx, stream, from, trailPortion)
 		if err != nil {
@@ -57,13 +68,12 @@ func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time)
 		for _, e := range entries {
 			there[e.event] = true
 			from = "(" + e.id
-			id, ok := parseEntryID(e.id)
-			if ok && id.millis < uint64(since.Add(-clockSlack).UnixMilli()) { // #nosec G115 -- a time of this century
+			if id, ok := parseEntryID(e.id); ok && id.millis < oldest {
 				return there, true, nil
 			}
 		}
 		if len(entries) < trailPortion {
-			return there, len(there) < s.o.Audit.Events, nil
+			return there, false, nil
 		}
 	}
 	return there, false, nil
@@ -73,13 +83,14 @@ func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time)
 // that of this node.
 const clockSlack = 30 * time.Second
 
-// event is the entry of the change in the audit trail, "" for none.
-func (c *ownChange) event() string {
-	i := slices.IndexFunc(c.change.steps, func(s step) bool { return s.Kind == stepXAdd || s.Kind == stepXOnce })
-	if i < 0 {
-		return ""
+// entry is the trail of the change, and what it adds to it; "" for none.
+func (c *ownChange) entry() (trail, event string) {
+	for _, s := range c.change.steps {
+		if s.Kind == stepXAdd || s.Kind == stepXOnce {
+			return s.Key, s.Value
+		}
 	}
-	return c.change.steps[i].Value
+	return "", ""
 }
 
 // recent are the changes of this node since then that should be in their audit
@@ -95,11 +106,8 @@ func (r *rollback) recent(since time.Time) map[string][]*ownChange {
 		if c.done || r.isLost(c.slot, c.position, c.era) {
 			continue
 		}
-		for _, s := range c.change.steps {
-			if s.Kind == stepXAdd || s.Kind == stepXOnce {
-				recent[s.Key] = append(recent[s.Key], c)
-				break
-			}
+		if trail, _ := c.entry(); trail != "" {
+			recent[trail] = append(recent[trail], c)
 		}
 	}
 	for _, changes := range recent {

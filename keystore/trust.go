@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // trust returns nil when what was read under the name can be taken for the
@@ -25,10 +26,19 @@ func (s *Store) trust(name string, v value) error {
 			return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)
 		}
 		if v.found {
-			return s.rollback.judge(name, v.raw)
+			return s.rollback.judge(name, v.raw, s.positionOf(v))
 		}
 	}
 	return nil
+}
+
+// positionOf is where the store was when the value was read; the highest there is
+// where nothing says so.
+func (s *Store) positionOf(v value) uint64 {
+	if position, ok := parseMarker(v.marker, s.identityNow()); ok {
+		return position
+	}
+	return math.MaxUint64
 }
 
 // trustAbsence returns nil when what was not found under the name certainly is
@@ -44,9 +54,6 @@ func (s *Store) trustAbsence(ctx context.Context, name string) error {
 	}
 	if err != nil {
 		return asUnavailable(err)
-	}
-	if s.rollback.found() {
-		return fmt.Errorf("%w: %w", ErrUnavailable, ErrOlder)
 	}
 	return nil
 }
