@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -171,10 +172,31 @@ func (x *exporter) key(ctx context.Context, owner *storedAccount, e indexEntry, 
 	return x.write(exportLine{Key: recordOf(e.created, raw)})
 }
 
-// missing looks once more at a key whose record was not found. It returns the
-// record, or "" for a key that was removed meanwhile or has ended. Anything else
-// is an error: an export must not silently lack what was lost.
+// missing looks again at a key whose record was not found, for as long as a
+// change may be under way that the slots of a Cluster make one after the other.
+// It returns the record, or "" for a key that was removed meanwhile or has ended.
+// Anything else is an error: an export must not silently lack what was lost.
 func (x *exporter) missing(ctx context.Context, account policy.AccountID, e indexEntry) (raw string, err error) {
+	ends := time.NewTimer(commitTimeout)
+	defer ends.Stop()
+	for {
+		if raw, err = x.lookAgain(ctx, account, e); !errors.Is(err, errUnknownEnd) {
+			return raw, err
+		}
+		pause := time.NewTimer(retryPause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return "", ctx.Err()
+		case <-ends.C:
+			pause.Stop()
+			return "", errUnknownEnd
+		case <-pause.C:
+		}
+	}
+}
+
+func (x *exporter) lookAgain(ctx context.Context, account policy.AccountID, e indexEntry) (raw string, err error) {
 	if e.hasEnded(x.s.o.Now().Unix()) {
 		return "", nil
 	}

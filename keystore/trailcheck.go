@@ -56,10 +56,10 @@ func (s *Store) compareTrails(ctx context.Context) {
 }
 
 // eventsSince returns the entries of a trail that were made since then, and
-// whether there are older ones.
+// whether there are older ones. All times are those of the gateways that made
+// them: the clock of Redis, which gives entries their ids, may be another.
 func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time) (there map[string]bool, older bool, err error) {
 	there = map[string]bool{}
-	oldest := uint64(since.Add(-clockSlack).UnixMilli()) // #nosec G115 -- a time of this century
 	for from := "+"; len(there) < maxTrail; {
 		entries, err := s.data.entries(ctx, stream, from, trailPortion)
 		if err != nil {
@@ -68,7 +68,7 @@ func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time)
 		for _, e := range entries {
 			there[e.event] = true
 			from = "(" + e.id
-			if id, ok := parseEntryID(e.id); ok && id.millis < oldest {
+			if event, err := decodeEvent(e.event); err == nil && event.event.At.Before(since.Add(-clockSlack)) {
 				return there, true, nil
 			}
 		}
@@ -79,9 +79,8 @@ func (s *Store) eventsSince(ctx context.Context, stream string, since time.Time)
 	return there, false, nil
 }
 
-// clockSlack is how far the clock of Redis, which dates entries, may differ from
-// that of this node.
-const clockSlack = 30 * time.Second
+// clockSlack is how far the clocks of gateways may differ.
+const clockSlack = time.Minute
 
 // entry is the trail of the change, and what it adds to it; "" for none.
 func (c *ownChange) entry() (trail, event string) {

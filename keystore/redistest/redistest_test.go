@@ -265,7 +265,7 @@ func TestStartWaitsForItsPort(t *testing.T) {
 	must(t, err)
 	time.AfterFunc(300*time.Millisecond, func() { _ = other.Close() })
 	must(t, s.Start(t.Context()))
-	must(t, s.Client.Ping(t.Context()).Err())
+	eventually(t, "it answers", func(ctx context.Context) error { return s.Client.Ping(ctx).Err() })
 }
 
 func TestFullDisk(t *testing.T) {
