@@ -196,7 +196,7 @@ func TestTokenNeverPrintsItself(t *testing.T) {
 	if raw, err := json.Marshal(map[keystore.Token]int{token: 1}); err == nil {
 		out.Write(raw)
 	}
-	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&out), zap.DebugLevel)
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(&out)), zap.DebugLevel)
 	log := zap.New(core)
 	log.Info("zap", zap.Any("token", token), zap.Any("pointer", &token), zap.Stringer("stringer", token), zap.Reflect("reflect", held), zap.Any("hidden", hidden{token}))
 	log.Sugar().Infow("sugar", "token", token, "held", held)
@@ -220,7 +220,7 @@ func TestTokenNeverPrintsItself(t *testing.T) {
 func TestNothingStoredContainsTheToken(t *testing.T) {
 	onEachStore(t, func(t *testing.T, w *world) {
 		var logged bytes.Buffer
-		core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&logged), zap.DebugLevel)
+		core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(&logged)), zap.DebugLevel)
 		n := w.node(func(o *keystore.Options) { o.Log = zap.New(core) })
 		person := n.account("acme")
 		k, first := n.key(person)
